@@ -1,0 +1,1 @@
+"""What runs on every node: the agent's brain, its driver and its commands."""

@@ -1,0 +1,207 @@
+"""An agent's brain: stimuli in, frames and instructions out. It decides everything and does nothing.
+
+It joins the machines of one node: links, pairs, gates and programs, over one endpoint and one backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bellwire.agent.programs import run_program
+from bellwire.protocols.endpoint import Answer, Endpoint
+from bellwire.protocols.errors import ErrorCode, RequestError
+from bellwire.protocols.gates import Gates
+from bellwire.protocols.ids import BROKER, LinkId, NetworkTimeNs, NodeId, PairId
+from bellwire.protocols.link import LinkEnd, LinkSettings
+from bellwire.protocols.messages import (
+    GateOpen,
+    GateOutcome,
+    GateRequest,
+    HeraldClose,
+    HeraldOpen,
+    HeraldReport,
+    LinkAdd,
+    LinkCreate,
+    LinkCreated,
+    LinkErr,
+    LinkExpire,
+    LinkOk,
+    PairConfirm,
+    PairRelease,
+    ProgramRun,
+    Reply,
+    RequestType,
+)
+from bellwire.protocols.node import Node
+from bellwire.protocols.pairs import PairEnd
+from bellwire.protocols.queue import CreateSpec, LinkRequest
+from bellwire.protocols.registers import Registers
+from bellwire.protocols.session import Loss
+
+LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldReport, HeraldClose, PairConfirm, PairRelease)
+
+
+class AgentBrain:
+    """One node's agent, without its sockets and its hardware."""
+
+    def __init__(self, endpoint: Endpoint, links: Iterable[LinkSettings], *, application_timeout_ns: int) -> None:
+        self.endpoint = endpoint
+        self.node = Node(endpoint)
+        self.links: dict[LinkId, LinkEnd] = {}
+        self._by_peer: dict[NodeId, LinkEnd] = {}
+        self._application_timeout_ns = application_timeout_ns
+        for settings in links:
+            link = LinkEnd(self.node, settings, self._announce)
+            link.on_pair_ended = self._pair_ended
+            self.links[settings.link_id] = link
+            self._by_peer[settings.peer] = link
+        self.registers = Registers(self.node, self.find_pair)
+        self.registers.on_pair_used = self._pair_used
+        self.gates = Gates(self.node, self.registers, self.link_to, self.find_pair)
+        self._register()
+        endpoint.on_peer_lost.append(self._peer_lost)
+        self.node.on_backend_lost.append(self._backend_lost)
+
+    def start(self, now_ns: int) -> None:
+        """Begin: greet the broker."""
+        self.endpoint.begin(now_ns, f"{self.endpoint.node}:start")
+        self.endpoint.keep_session(BROKER)
+
+    def find_pair(self, pair_id: PairId) -> PairEnd | None:
+        """This node's half of a pair, if it holds one."""
+        for link in self.links.values():
+            pair = link.pairs.get(pair_id)
+            if pair is not None:
+                return pair
+        return None
+
+    def link_to(self, peer: NodeId) -> LinkEnd:
+        """The link that joins this node to a neighbour.
+
+        Raises:
+            RequestError: UNSUPP when there is none.
+        """
+        link = self._by_peer.get(peer)
+        if link is None:
+            raise RequestError(ErrorCode.UNSUPP, f"{self.endpoint.node} has no link to {peer}")
+        return link
+
+    # What messages come to.
+
+    def _register(self) -> None:
+        handle = self.endpoint.handle
+        handle(LinkCreate, self._create)
+        handle(LinkAdd, lambda peer, message: self._link(message.link_id).add(peer, message))
+        handle(HeraldOpen, lambda peer, message: self._link(message.link_id).open(peer, message, message.request_id))
+        handle(HeraldReport, lambda peer, message: self._link(message.link_id).report(peer, message))
+        handle(HeraldClose, lambda peer, message: self._link(message.link_id).close(peer, message))
+        handle(
+            PairConfirm, lambda peer, message: self._link(message.link_id).confirm(peer, message, message.request_id)
+        )
+        handle(PairRelease, lambda peer, message: self._link(message.link_id).released(peer, message))
+        handle(GateRequest, self._gate)
+        handle(GateOpen, self.gates.open)
+        handle(GateOutcome, lambda peer, message: self.gates.outcome(peer, message, message.request_id))
+        handle(ProgramRun, self._program)
+
+    def _link(self, link_id: LinkId) -> LinkEnd:
+        link = self.links.get(link_id)
+        if link is None:
+            raise RequestError(ErrorCode.UNKNOWN_ID, f"{self.endpoint.node} has no link {link_id}")
+        return link
+
+    def _create(self, application: NodeId, message: LinkCreate) -> Reply | None:
+        if message.request_type is not RequestType.KEEP:
+            raise RequestError(ErrorCode.UNSUPP, "only requests of type K are served")
+        link = self.link_to(message.peer)
+        spec = CreateSpec(
+            number=message.number,
+            min_fidelity=message.min_fidelity,
+            deadline_ns=NetworkTimeNs(self.endpoint.network_time_ns() + message.max_time_ns),
+            purpose_id=message.purpose_id,
+            priority=message.priority,
+            request_type=message.request_type,
+            application=application,
+        )
+        request = link.create(spec)
+        created = LinkCreated(create_id=request.create_id)
+        self.endpoint.reply(application, message.request_id, created)
+        request.on_failed = lambda error: self._create_failed(request, error)
+        return None
+
+    def _create_failed(self, request: LinkRequest, error: RequestError) -> None:
+        message = LinkErr(create_id=request.create_id, code=error.code, text=error.text)
+        self._inform(request.spec.application, message)
+
+    def _gate(self, application: NodeId, message: GateRequest) -> Reply | None:
+        self.gates.request(application, message, message.request_id)
+        return None
+
+    def _program(self, application: NodeId, message: ProgramRun) -> Reply | None:
+        run_program(self.node, self.registers, application, message)
+        return None
+
+    # What applications are told.
+
+    def _announce(self, request: LinkRequest, pair: PairEnd) -> None:
+        """A pair is confirmed: hand it to whoever asked for it."""
+        if request.on_pair is not None:
+            request.on_pair(pair)
+        if not pair.owner:
+            return
+        pair.announced = True
+        link = self.link_to(pair.peer)
+        ok = LinkOk(
+            create_id=pair.create_id,
+            pair_id=pair.pair_id,
+            sequence_number=pair.sequence_number,
+            purpose_id=request.spec.purpose_id,
+            peer=pair.peer,
+            originator=request.originator,
+            bell_state=pair.bell_state,
+            goodness=link.settings.goodness,
+            time_of_goodness_ns=self.endpoint.network_time_ns(pair.heralded_ns),
+            expires_ns=pair.expires_ns,
+        )
+
+        def answered(answer: Answer) -> None:
+            if isinstance(answer, RequestError) and pair.pair_id in link.pairs:
+                link.release(pair, f"the application did not take it: {answer}")
+
+        self.endpoint.ask(pair.owner, ok, self.endpoint.now_ns + self._application_timeout_ns, answered)
+
+    def _pair_used(self, pair: PairEnd) -> None:
+        """An application has begun to use its half: from now on it is one of its registers."""
+        self.link_to(pair.peer).forget(pair)
+
+    def _pair_ended(self, pair: PairEnd, why: str) -> None:
+        message = LinkExpire(
+            create_id=pair.create_id, pair_id=pair.pair_id, sequence_number=pair.sequence_number, text=why
+        )
+        self._inform(pair.owner, message)
+
+    def _inform(self, application: NodeId, message: LinkErr | LinkExpire) -> None:
+        if self.endpoint.is_up(application):
+            deadline_ns = self.endpoint.now_ns + self._application_timeout_ns
+            self.endpoint.ask(application, message, deadline_ns, lambda _: None)
+
+    # Losses.
+
+    def _peer_lost(self, peer: NodeId, loss: Loss, why: str) -> None:
+        self.node.note("PeerLost", peer, detail=f"{loss}: {why}")
+        self.gates.peer_lost(peer, loss, why)
+        for link in self.links.values():
+            link.peer_lost(peer, loss, why)
+            for request in list(link.requests.values()):
+                if request.originator and request.spec.application == peer:
+                    link.fail_request(request, RequestError(ErrorCode.PEER_LOST, why))
+            for pair in list(link.pairs.values()):
+                if pair.owner == peer:
+                    link.release(pair, f"its application is gone: {why}")
+        self.registers.release_all(peer)
+
+    def _backend_lost(self, why: str) -> None:
+        self.gates.backend_lost(why)
+        for link in self.links.values():
+            link.backend_lost(why)
+        self.registers.clear()

@@ -1,0 +1,24 @@
+"""A heralding station's brain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bellwire.protocols.endpoint import Endpoint
+from bellwire.protocols.ids import BROKER
+from bellwire.protocols.node import Node
+from bellwire.protocols.station import Station, StationLink
+
+
+class StationBrain:
+    """One heralding station, without its sockets and its detectors."""
+
+    def __init__(self, endpoint: Endpoint, links: Iterable[StationLink]) -> None:
+        self.endpoint = endpoint
+        self.node = Node(endpoint)
+        self.station = Station(self.node, links)
+
+    def start(self, now_ns: int) -> None:
+        """Begin: greet the broker."""
+        self.endpoint.begin(now_ns, f"{self.endpoint.node}:start")
+        self.endpoint.keep_session(BROKER)

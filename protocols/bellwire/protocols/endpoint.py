@@ -1,0 +1,613 @@
+"""One participant on the wire: its sessions, its requests and its timers (spec 1 §4). Sans I/O.
+
+A driver feeds frames and time in (`receive`, `handle_deadline`) and takes frames out (`take_frames`); what is above registers
+handlers for the messages that it understands and asks, replies and tells. Everything happens within one stimulus: `now_ns`
+and `cause_id` stand still until it has been dealt with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from bellwire.protocols.codec import Codec, Undecodable
+from bellwire.protocols.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from bellwire.protocols.ids import CauseId, Epoch, NetworkTimeNs, NodeId
+from bellwire.protocols.limits import MAX_PEERS, MAX_PENDING_REQUESTS, MAX_TEXT_CHARS
+from bellwire.protocols.messages import (
+    Message,
+    Reply,
+    Request,
+    Role,
+    SessionError,
+    SessionGoodbye,
+    SessionHeartbeat,
+    SessionHello,
+    SessionWelcome,
+)
+from bellwire.protocols.session import Loss, Session, SessionInput, SessionSettings, SessionState
+from bellwire.protocols.timers import Timer, TimerQueue
+from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
+
+Answer = Reply | RequestError
+"""What a request comes to: the reply, or the error that ended it."""
+
+_GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
+
+AnswerHandler = Callable[[Answer], None]
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request on its way: repeated until it is answered, its deadline comes or its peer is lost."""
+
+    peer: NodeId
+    request: Request
+    handler: AnswerHandler
+    deadline_ns: int
+    interval_ns: int
+    sent_to: Epoch
+    cause_id: CauseId
+    timer: Timer | None = None
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """To whom an answer is owed: a request id means nothing without the incarnation that gave it."""
+
+    peer: NodeId
+    epoch: Epoch
+    request_id: int
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went wrong on the wire, for whoever watches."""
+
+    malformed: int = 0
+    stale: int = 0
+    strangers: int = 0
+    unexpected: int = 0
+    repeated: int = 0
+    retransmitted: int = 0
+
+
+class Endpoint:
+    """A participant's sessions and requests."""
+
+    def __init__(
+        self,
+        node: NodeId,
+        role: Role,
+        epoch: Epoch,
+        *,
+        codec: Codec | None = None,
+        settings: SessionSettings | None = None,
+        capabilities: tuple[str, ...] = (),
+        clock: NodeId | None = None,
+    ) -> None:
+        self.node = node
+        self.role = role
+        self.epoch = epoch
+        self.settings = settings or SessionSettings()
+        self.capabilities = capabilities
+        self.codec = codec or Codec()
+        self.timers = TimerQueue()
+        self.counters = Counters()
+        self.now_ns = 0
+        self.cause_id = CauseId("")
+        self.sessions: dict[NodeId, Session] = {}
+        self.on_peer_up: list[Callable[[NodeId], None]] = []
+        self.on_peer_lost: list[Callable[[NodeId, Loss, str], None]] = []
+        self._clock = clock
+        self._clock_offset_ns = 0
+        self._clock_error_ns: int | None = 0 if clock is None else None
+        self._frames: list[tuple[NodeId, bytes]] = []
+        self._pending: dict[int, _Pending] = {}
+        self._requests = 0
+        self._owed: dict[int, _Owed] = {}
+        self._taken = 0
+        self._stimuli = 0
+        self._handlers: dict[type[Message], Callable[[NodeId, Any], Reply | None]] = {}
+        self._persistent: set[NodeId] = set()
+
+    # What a driver calls.
+
+    def begin(self, now_ns: int, cause: str = "") -> None:
+        """Begin a stimulus: set the time and a fresh cause for everything that follows from it."""
+        self.now_ns = now_ns
+        self._stimuli += 1
+        self.cause_id = CauseId(cause or f"{self.node}:{self._stimuli}")
+
+    def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
+        """Take one message frame that came from `peer`, as the transport authenticated it."""
+        self.begin(now_ns)
+        try:
+            message = self.codec.decode(data)
+        except Undecodable as error:
+            self.counters.malformed += 1
+            if error.header.type != "session.error":
+                self._refuse(peer, error.header.request_id, error, error.header.epoch)
+            return
+        try:
+            self._dispatch(peer, message)
+        except RemoteProtocolError as error:
+            self.counters.unexpected += 1
+            request_id = message.request_id if isinstance(message, Request) else 0
+            self._refuse(peer, request_id, error, message.epoch)
+
+    def next_deadline_ns(self) -> int | None:
+        """When `handle_deadline` wants to be called next, on this participant's own clock."""
+        return self.timers.next_deadline_ns()
+
+    def handle_deadline(self, now_ns: int) -> None:
+        """Do what has come due."""
+        self.begin(now_ns)
+        self.timers.fire_due(now_ns)
+
+    def take_frames(self) -> list[tuple[NodeId, bytes]]:
+        """Take the frames to be sent, in order, each with the participant that it is for."""
+        frames, self._frames = self._frames, []
+        return frames
+
+    # What is above calls.
+
+    def handle(self, message: type[R], handler: Callable[[NodeId, R], Reply | None]) -> None:
+        """Register what answers a request. A handler that returns `None` owes the answer and gives it by `reply`.
+
+        The `request_id` that a handler sees is this endpoint's own number for the request, good for `reply` and `fail`. It is
+        not the one on the wire, which a later incarnation of the peer may use again.
+        """
+        self._handlers[message] = handler
+
+    def keep_session(self, peer: NodeId) -> None:
+        """Open a session with a peer, and open it again whenever it is lost."""
+        self._persistent.add(peer)
+        self._session(peer).step(SessionInput.WANTED)
+
+    def release_session(self, peer: NodeId) -> None:
+        """Say goodbye to a peer."""
+        self._persistent.discard(peer)
+        session = self.sessions.get(peer)
+        if session is not None and session.state is not SessionState.DOWN:
+            self._send(session, SessionGoodbye(reason="closing"))
+            session.step(SessionInput.GOODBYE, Loss.LEFT, "this side said goodbye")
+        elif session is not None:
+            self._lose(session, Loss.LEFT, "this side said goodbye")
+
+    def close(self) -> None:
+        """Say goodbye to every peer."""
+        for peer in list(self.sessions):
+            self.release_session(peer)
+
+    def ask(self, peer: NodeId, request: Request, deadline_ns: int, handler: AnswerHandler) -> int:
+        """Send a request and repeat it until it is answered. `handler` is called exactly once.
+
+        It is given the reply, or a `RequestError`: TIMEOUT at `deadline_ns` (own clock), PEER_LOST when the peer is lost or
+        restarts, or the code of the peer's own refusal. Returns the request's id.
+
+        Raises:
+            LocalProtocolError: when too many requests await their answer.
+        """
+        if len(self._pending) >= MAX_PENDING_REQUESTS:
+            raise LocalProtocolError(f"more than {MAX_PENDING_REQUESTS} requests await their answer", "1 §3.4")
+        self._requests += 1
+        number = self._requests
+        pending = _Pending(peer, request, handler, deadline_ns, self.settings.retry_ns, Epoch(0), self.cause_id)
+        self._pending[number] = pending
+        session = self._session(peer)
+        if session.state is SessionState.UP:
+            self._transmit(number, pending, session)
+        else:
+            self._arm(number, pending)
+            session.step(SessionInput.WANTED)
+        return number
+
+    def abandon(self, number: int) -> None:
+        """Stop repeating a request; its handler is not called any more."""
+        pending = self._pending.pop(number, None)
+        if pending is not None and pending.timer is not None:
+            pending.timer.cancel()
+
+    def tell(self, peer: NodeId, message: Message) -> bool:
+        """Send a message that nobody answers, if the session with the peer is up."""
+        session = self.sessions.get(peer)
+        if session is None or session.state is not SessionState.UP:
+            return False
+        self._send(session, message)
+        return True
+
+    def reply(self, peer: NodeId, request_id: int, reply: Reply) -> None:
+        """Answer a request by the number that its handler was given. The answer is kept, and given again when it is repeated.
+
+        Answering twice does nothing, nor does answering a peer that has restarted since it asked.
+        """
+        owed = self._owed.get(request_id)
+        if owed is None or owed.peer != peer:
+            return
+        del self._owed[request_id]
+        session = self.sessions.get(peer)
+        if session is None or session.epoch != owed.epoch:
+            return
+        data = self._encode(session, msgspec.structs.replace(reply, request_id=owed.request_id))
+        del session.owed[owed.request_id]
+        session.answered[owed.request_id] = data
+        if session.state is SessionState.UP:
+            self._put(session, data)
+
+    def fail(self, peer: NodeId, request_id: int, error: RequestError) -> None:
+        """Answer a request with an error."""
+        self.reply(peer, request_id, SessionError(code=error.code, text=error.text[:MAX_TEXT_CHARS]))
+
+    def is_up(self, peer: NodeId) -> bool:
+        """Whether the session with a peer is up."""
+        session = self.sessions.get(peer)
+        return session is not None and session.state is SessionState.UP
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the network's time is known."""
+        return self._clock_error_ns is not None
+
+    def network_time_ns(self, local_ns: int | None = None) -> NetworkTimeNs:
+        """The network's time at a local time (now, when none is given). Zero offset until a clock was heard."""
+        return NetworkTimeNs((self.now_ns if local_ns is None else local_ns) + self._clock_offset_ns)
+
+    def local_time_ns(self, network_ns: int) -> int:
+        """The local time of a moment on the network's clock."""
+        return network_ns - self._clock_offset_ns
+
+    # Incoming.
+
+    def _dispatch(self, peer: NodeId, message: Message) -> None:
+        if isinstance(message, SessionHello):
+            self._hello(peer, message)
+            return
+        session = self.sessions.get(peer)
+        if isinstance(message, SessionError):
+            self._error(peer, session, message)
+            return
+        if session is None:
+            self._stranger(peer, message)
+            return
+        if isinstance(message, SessionWelcome):
+            self._welcome(session, message)
+            return
+        if not self._current(session, message):
+            return
+        session.heard_ns = self.now_ns
+        if isinstance(message, Request):
+            self._request(session, message)
+        elif isinstance(message, Reply):
+            self._answer(session, message)
+        elif isinstance(message, SessionGoodbye):
+            session.step(SessionInput.GOODBYE, Loss.LEFT, f"{peer} said goodbye: {message.reason}")
+
+    def _current(self, session: Session, message: Message) -> bool:
+        """Whether a message belongs to the session as it stands; the peer is told when not (spec 1 §4.3)."""
+        if message.epoch < session.epoch:
+            self.counters.stale += 1
+            return False
+        if session.state is not SessionState.UP or message.epoch > session.epoch:
+            self._stranger(session.peer, message)
+            return False
+        if message.peer_epoch != self.epoch:
+            self.counters.stale += 1
+            text = f"meant for incarnation {message.peer_epoch} of {self.node}, this is {self.epoch}"
+            self._refuse(session.peer, 0, RemoteProtocolError(text, "1 §4.3", ErrorCode.STALE), message.epoch)
+            return False
+        return True
+
+    def _stranger(self, peer: NodeId, message: Message) -> None:
+        """A message outside of any session: its sender is told to greet first."""
+        self.counters.strangers += 1
+        if isinstance(message, SessionGoodbye):
+            return
+        error = RemoteProtocolError(f"{peer} has no session with {self.node}", "1 §4.3", ErrorCode.NO_SESSION)
+        self._refuse(peer, 0, error, message.epoch)
+
+    def _hello(self, peer: NodeId, message: SessionHello) -> None:
+        if not message.epoch:
+            raise RemoteProtocolError("a hello names its sender's epoch", "1 §4.1")
+        session = self._session(peer)
+        if message.epoch < session.epoch:
+            self.counters.stale += 1
+            text = f"{peer} has been here in a later incarnation"
+            self._refuse(peer, message.request_id, RemoteProtocolError(text, "1 §4.3", ErrorCode.STALE), message.epoch)
+            return
+        version = negotiate(message.versions)
+        if version is None:
+            text = f"{self.node} speaks {list(SUPPORTED_VERSIONS)}, {peer} speaks {list(message.versions)}"
+            raise RemoteProtocolError(text, "1 §4.1", ErrorCode.VERSION)
+        welcome = SessionWelcome(
+            epoch=self.epoch,
+            peer_epoch=message.epoch,
+            cause_id=self.cause_id,
+            request_id=message.request_id,
+            version=version,
+            role=self.role,
+            capabilities=self.capabilities,
+            heartbeat_ns=self.settings.heartbeat_ns,
+            network_time_ns=self.network_time_ns() if self.has_time else NetworkTimeNs(0),
+        )
+        self._put(session, self.codec.encode(welcome))
+        self._meet(session, message.epoch, message.role, version)
+        session.step(SessionInput.HELLO)
+
+    def _welcome(self, session: Session, message: SessionWelcome) -> None:
+        if message.peer_epoch != self.epoch or message.epoch < max(session.epoch, 1):
+            self.counters.stale += 1
+            return
+        if message.version not in SUPPORTED_VERSIONS:
+            raise RemoteProtocolError(f"version {message.version} was never offered", "1 §4.1", ErrorCode.VERSION)
+        if session.peer == self._clock and message.network_time_ns and session.greetings == 1:
+            round_trip_ns = self.now_ns - session.greeted_ns
+            self._clock_offset_ns = message.network_time_ns + round_trip_ns // 2 - self.now_ns
+            self._clock_error_ns = round_trip_ns // 2
+        self._meet(session, message.epoch, message.role, message.version)
+        session.step(SessionInput.WELCOME)
+
+    def _meet(self, session: Session, epoch: Epoch, role: Role, version: int) -> None:
+        """Note who the peer is now. A later incarnation than the one known is a restart: the former one is lost."""
+        if session.epoch and epoch > session.epoch:
+            former = session.epoch
+            self._forget_owed(session)
+            session.forget_answers()
+            session.epoch = epoch
+            self._lose(session, Loss.RESTARTED, f"{session.peer} restarted", epoch=former)
+        session.epoch, session.role, session.version = epoch, role, version
+        session.heard_ns = self.now_ns
+
+    def _forget_owed(self, session: Session) -> None:
+        for number in session.owed.values():
+            self._owed.pop(number, None)
+
+    def _error(self, peer: NodeId, session: Session | None, message: SessionError) -> None:
+        if message.peer_epoch not in (0, self.epoch) or (session is not None and 0 < message.epoch < session.epoch):
+            self.counters.stale += 1
+            return
+        if message.code is ErrorCode.NO_ROUTE:
+            unreachable = self.sessions.get(message.peer)
+            if session is None or session.role is not Role.BROKER or unreachable is None:
+                return
+            unreachable.hint = message.text
+            if unreachable.state is SessionState.UP:
+                unreachable.step(SessionInput.DISOWNED)
+            return
+        if session is None:
+            return
+        if session.state is SessionState.UP and message.epoch == session.epoch:
+            session.heard_ns = self.now_ns
+        refused = session.state is SessionState.GREETING and message.code in _GREETING_REFUSED
+        if refused and message.request_id in session.hellos:
+            session.step(SessionInput.REFUSED, Loss.SILENT, f"{peer} refused the session: {message.text}")
+        elif message.code in (ErrorCode.NO_SESSION, ErrorCode.STALE):
+            session.step(SessionInput.DISOWNED)
+        elif message.request_id:
+            self._answer(session, message)
+
+    def _request(self, session: Session, message: Request) -> None:
+        number = message.request_id
+        if number in session.owed:
+            self.counters.repeated += 1
+            return
+        given = session.answered.get(number)
+        if given is not None:
+            self.counters.repeated += 1
+            self._put(session, given)
+            return
+        if number <= session.forgotten:
+            raise RemoteProtocolError("this request was answered too long ago", "1 §4.4", ErrorCode.EXPIRE)
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            text = f"a {self.role} does not take {message.__struct_config__.tag}"
+            raise RemoteProtocolError(text, "1 §3.5", ErrorCode.UNKNOWN_TYPE)
+        self._taken += 1
+        if not session.take(number, self._taken):
+            raise RemoteProtocolError("too many requests await an answer", "1 §3.4", ErrorCode.LIMIT)
+        number = self._taken
+        self._owed[number] = _Owed(session.peer, session.epoch, message.request_id)
+        try:
+            reply = handler(session.peer, msgspec.structs.replace(message, request_id=number))
+        except RequestError as error:
+            self.fail(session.peer, number, error)
+            return
+        except RemoteProtocolError as error:
+            self.counters.unexpected += 1
+            self.reply(
+                session.peer,
+                number,
+                SessionError(code=error.code, text=error.text[:MAX_TEXT_CHARS], rule=error.rule),
+            )
+            return
+        if reply is not None:
+            self.reply(session.peer, number, reply)
+
+    def _answer(self, session: Session, message: Reply) -> None:
+        pending = self._pending.get(message.request_id)
+        if pending is None or pending.peer != session.peer:
+            self.counters.repeated += 1
+            return
+        answer: Answer
+        if isinstance(message, SessionError):
+            answer = RequestError(message.code, message.text)
+        elif isinstance(message, pending.request.answered_by):
+            answer = message
+        else:
+            text = f"{message.__struct_config__.tag} does not answer {pending.request.__struct_config__.tag}"
+            self._conclude(message.request_id, RequestError(ErrorCode.PROTOCOL, text))
+            raise RemoteProtocolError(text, "1 §4.4")
+        self._conclude(message.request_id, answer)
+
+    # Sessions.
+
+    def _session(self, peer: NodeId) -> Session:
+        session = self.sessions.get(peer)
+        if session is None:
+            if len(self.sessions) >= MAX_PEERS:
+                self._evict()
+            session = Session(peer, greet=self._greet, opened=self._opened, lost=self._lost)
+            self.sessions[peer] = session
+        return session
+
+    def _evict(self) -> None:
+        for peer, session in self.sessions.items():
+            if session.state is SessionState.DOWN and peer not in self._persistent:
+                self._forget_owed(session)
+                del self.sessions[peer]
+                return
+        raise RemoteProtocolError(f"{self.node} has {MAX_PEERS} sessions", "1 §3.4", ErrorCode.LIMIT)
+
+    def _greet(self, session: Session) -> None:
+        if session.state is SessionState.GREETING and session.greeted_ns == 0:
+            session.heard_ns = self.now_ns
+        session.greeted_ns = self.now_ns
+        session.greetings += 1
+        self._requests += 1
+        session.hellos.append(self._requests)
+        hello = SessionHello(
+            epoch=self.epoch,
+            cause_id=self.cause_id,
+            request_id=self._requests,
+            versions=SUPPORTED_VERSIONS,
+            role=self.role,
+            capabilities=self.capabilities,
+            heartbeat_ns=self.settings.heartbeat_ns,
+        )
+        self._put(session, self.codec.encode(hello))
+        self._watch(session, self.settings.retry_ns)
+
+    def _opened(self, session: Session) -> None:
+        session.greetings = 0
+        session.hint = ""
+        session.present = True
+        self._watch(session, self.settings.heartbeat_ns)
+        for number, pending in list(self._pending.items()):
+            if pending.peer == session.peer:
+                self._transmit(number, pending, session)
+        for listener in self.on_peer_up:
+            listener(session.peer)
+
+    def _lost(self, session: Session, loss: Loss, why: str) -> None:
+        if session.timer is not None:
+            session.timer.cancel()
+        session.greetings = 0
+        session.greeted_ns = 0
+        self._lose(session, loss, why)
+        if session.peer in self._persistent:
+            self.timers.at(self.now_ns + self.settings.retry_ns, lambda: self._renew(session))
+
+    def _renew(self, session: Session) -> None:
+        if session.peer in self._persistent and session.state is SessionState.DOWN:
+            session.step(SessionInput.WANTED)
+
+    def _lose(self, session: Session, loss: Loss, why: str, *, epoch: Epoch | None = None) -> None:
+        """Fail what awaits an answer of a lost peer (of one incarnation, where `epoch` is given), and say that it is lost."""
+        for number, pending in list(self._pending.items()):
+            if pending.peer != session.peer:
+                continue
+            waits = pending.sent_to == 0 and session.peer in self._persistent
+            if epoch == pending.sent_to or (epoch is None and not waits):
+                self._conclude(number, RequestError(ErrorCode.PEER_LOST, why))
+        if session.present:
+            session.present = False
+            for listener in self.on_peer_lost:
+                listener(session.peer, loss, why)
+
+    def _watch(self, session: Session, delay_ns: int) -> None:
+        if session.timer is not None:
+            session.timer.cancel()
+        session.timer = self.timers.at(self.now_ns + delay_ns, lambda: self._look(session))
+
+    def _look(self, session: Session) -> None:
+        """Look after a session: repeat a hello, send a heartbeat, notice silence."""
+        silent_ns = self.now_ns - session.heard_ns
+        if session.state is SessionState.DOWN:
+            return
+        if silent_ns >= self.settings.liveness_ns and not (
+            session.state is SessionState.GREETING and session.epoch == 0 and session.peer in self._persistent
+        ):
+            why = session.hint or f"{session.peer} was silent for {silent_ns / 1e9:.1f} s"
+            session.step(SessionInput.SILENCE, Loss.SILENT, why)
+            return
+        if session.state is SessionState.GREETING:
+            session.step(SessionInput.RETRY)
+            return
+        idle_ns = self.now_ns - session.spoke_ns
+        if idle_ns >= self.settings.heartbeat_ns:
+            self._send(session, SessionHeartbeat())
+            idle_ns = 0
+        self._watch(session, self.settings.heartbeat_ns - idle_ns)
+
+    # Outgoing.
+
+    def _transmit(self, number: int, pending: _Pending, session: Session) -> None:
+        request = msgspec.structs.replace(
+            pending.request,
+            epoch=self.epoch,
+            peer_epoch=session.epoch,
+            cause_id=pending.cause_id,
+            request_id=number,
+        )
+        pending.data = self.codec.encode(request)
+        pending.sent_to = session.epoch
+        self._put(session, pending.data)
+        self._arm(number, pending)
+
+    def _arm(self, number: int, pending: _Pending) -> None:
+        if pending.timer is not None:
+            pending.timer.cancel()
+        at_ns = min(self.now_ns + pending.interval_ns, pending.deadline_ns)
+        pending.timer = self.timers.at(at_ns, lambda: self._repeat(number))
+
+    def _repeat(self, number: int) -> None:
+        pending = self._pending[number]
+        if self.now_ns >= pending.deadline_ns:
+            text = f"{pending.peer} did not answer {pending.request.__struct_config__.tag} in time"
+            self._conclude(number, RequestError(ErrorCode.TIMEOUT, text))
+            return
+        pending.interval_ns = min(2 * pending.interval_ns, self.settings.retry_limit_ns)
+        session = self._session(pending.peer)
+        if session.state is SessionState.UP and pending.data:
+            self.counters.retransmitted += 1
+            self._put(session, pending.data)
+        elif session.state is SessionState.DOWN:
+            session.step(SessionInput.WANTED)
+        self._arm(number, pending)
+
+    def _conclude(self, number: int, answer: Answer) -> None:
+        pending = self._pending.pop(number, None)
+        if pending is None:
+            return
+        if pending.timer is not None:
+            pending.timer.cancel()
+        pending.handler(answer)
+
+    def _encode(self, session: Session, message: Message) -> bytes:
+        stamped = msgspec.structs.replace(message, epoch=self.epoch, peer_epoch=session.epoch, cause_id=self.cause_id)
+        return self.codec.encode(stamped)
+
+    def _send(self, session: Session, message: Message) -> None:
+        self._put(session, self._encode(session, message))
+
+    def _put(self, session: Session, data: bytes) -> None:
+        session.spoke_ns = self.now_ns
+        self._frames.append((session.peer, data))
+
+    def _refuse(self, peer: NodeId, request_id: int, error: RemoteProtocolError, epoch: Epoch) -> None:
+        """Answer what broke a rule. `epoch` is the incarnation that the sender gave itself."""
+        message = SessionError(
+            epoch=self.epoch,
+            peer_epoch=epoch,
+            cause_id=self.cause_id,
+            request_id=request_id,
+            code=error.code,
+            text=error.text[:MAX_TEXT_CHARS],
+            rule=error.rule,
+        )
+        self._frames.append((peer, self.codec.encode(message)))

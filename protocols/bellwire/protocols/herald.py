@@ -1,0 +1,225 @@
+"""Windows of attempts: one machine for an end, one for the station (spec 2 §3). Schemes are strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bellwire.protocols.ids import CreateId, LinkId, NodeId, QubitName, WindowId
+from bellwire.protocols.instructions import BellState
+from bellwire.protocols.machine import Machine, Row
+from bellwire.protocols.messages import HeraldReport, PairConfirm
+from bellwire.protocols.timers import Timer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How a link heralds: its name on the wire, and the Bell states that its station can report."""
+
+    name: str
+    bell_states: tuple[BellState, ...]
+
+
+DOUBLE_CLICK: Final = Scheme(name="double-click", bell_states=(BellState.PSI_PLUS, BellState.PSI_MINUS))
+"""Barrett and Kok, PRA 71, 060310 (2005): a coincidence of two detectors heralds Ψ+ or Ψ−."""
+
+ANY_CLICK: Final = Scheme(name="any", bell_states=tuple(BellState))
+"""A station that can tell all four Bell states: ideal links, for testing every frame."""
+
+SCHEMES: Final = {scheme.name: scheme for scheme in (DOUBLE_CLICK, ANY_CLICK)}
+
+
+class WindowState(StrEnum):
+    """States of a window at an end."""
+
+    ARMED = "armed"
+    COUNTED = "counted"
+    REPORTED = "reported"
+    CANCELLING = "cancelling"
+    ENDED = "ended"
+
+
+class WindowInput(StrEnum):
+    """Inputs of a window at an end. COUNT is the own hardware's word, HERALD and NONE the station's."""
+
+    COUNT = "count"
+    HERALD = "herald"
+    NONE = "none"
+    FAIL = "fail"
+    ABORT = "abort"
+    TIMEOUT = "timeout"
+
+
+NO_HERALD = "no herald"
+"""Why most windows end without a pair."""
+
+_S, _I = WindowState, WindowInput
+
+
+class WindowEnd(Machine[WindowState, WindowInput]):
+    """A window as one end sees it. A pair exists only if the station and the end's own hardware name the same attempt."""
+
+    name = "window"
+    rule = "2 §3.2"
+    initial = WindowState.ARMED
+    table = {
+        (_S.ARMED, _I.COUNT): Row(_S.COUNTED, "keep_count", "2 §3.3"),
+        (_S.ARMED, _I.HERALD): Row(_S.REPORTED, "keep_report", "2 §3.3"),
+        (_S.ARMED, _I.NONE): Row(_S.CANCELLING, "cancel", "2 §3.3"),
+        (_S.ARMED, _I.FAIL): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.ARMED, _I.ABORT): Row(_S.CANCELLING, "cancel", "2 §3.5"),
+        (_S.ARMED, _I.TIMEOUT): Row(_S.CANCELLING, "cancel", "2 §3.5"),
+        (_S.COUNTED, _I.HERALD): Row(_S.ENDED, "keep_report_and_compare", "2 §3.3"),
+        (_S.COUNTED, _I.NONE): Row(_S.ENDED, "end_empty", "2 §3.3"),
+        (_S.COUNTED, _I.ABORT): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.COUNTED, _I.TIMEOUT): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.REPORTED, _I.COUNT): Row(_S.ENDED, "keep_count_and_compare", "2 §3.3"),
+        (_S.REPORTED, _I.HERALD): Row(_S.REPORTED, None, "2 §3.3"),
+        (_S.REPORTED, _I.FAIL): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.REPORTED, _I.ABORT): Row(_S.CANCELLING, "cancel", "2 §3.5"),
+        (_S.REPORTED, _I.TIMEOUT): Row(_S.CANCELLING, "cancel", "2 §3.5"),
+        (_S.CANCELLING, _I.COUNT): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.CANCELLING, _I.FAIL): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.CANCELLING, _I.HERALD): Row(_S.CANCELLING, None, "2 §3.5"),
+        (_S.CANCELLING, _I.NONE): Row(_S.CANCELLING, None, "2 §3.5"),
+        (_S.CANCELLING, _I.ABORT): Row(_S.CANCELLING, None, "2 §3.5"),
+        (_S.CANCELLING, _I.TIMEOUT): Row(_S.CANCELLING, None, "2 §3.5"),
+    }
+
+    def __init__(
+        self,
+        *,
+        window_id: WindowId,
+        create_id: CreateId,
+        qubit: QubitName,
+        cancel: Callable[[WindowEnd], None],
+        ended: Callable[[WindowEnd], None],
+    ) -> None:
+        super().__init__()
+        self.window_id = window_id
+        self.create_id = create_id
+        self.qubit = qubit
+        self.counted = 0
+        self.attempt = 0
+        self.bell_state: BellState | None = None
+        self.why = ""
+        self.abandoned = False
+        self.claim: tuple[int, PairConfirm] | None = None
+        """The primary's confirmation, when it came before the window had ended here."""
+        self.timer: Timer | None = None
+        self._cancel, self._ended = cancel, ended
+
+    @property
+    def heralded(self) -> bool:
+        """Whether the window ended with a pair."""
+        return self.state is WindowState.ENDED and self.bell_state is not None
+
+    def keep_count(self, attempts: int) -> None:
+        """The own hardware has stopped after so many attempts."""
+        self.counted = attempts
+
+    def keep_report(self, report: HeraldReport) -> None:
+        """The station saw a herald."""
+        self.attempt, self.bell_state = report.attempt, report.bell_state
+
+    def keep_report_and_compare(self, report: HeraldReport) -> None:
+        """The station's word on a window that the hardware had ended."""
+        self.keep_report(report)
+        self._compare()
+
+    def keep_count_and_compare(self, attempts: int) -> None:
+        """The hardware's word on a window that the station had reported."""
+        self.keep_count(attempts)
+        self._compare()
+
+    def _compare(self) -> None:
+        if self.counted != self.attempt:
+            why = f"the station reports attempt {self.attempt}, the hardware stopped at {self.counted}"
+            self.end_empty(why)
+        else:
+            self._ended(self)
+
+    def cancel(self, why: object = "") -> None:
+        """Ask the hardware to stop."""
+        self.why = self.why or (why if isinstance(why, str) else "")
+        self.abandoned = self.state is WindowState.CANCELLING and self.why != NO_HERALD
+        self._cancel(self)
+
+    def end_empty(self, why: object = "") -> None:
+        """The window ends without a pair."""
+        self.bell_state = None
+        self.why = self.why or (why if isinstance(why, str) else "")
+        self._ended(self)
+
+
+class StationState(StrEnum):
+    """States of a window at the station."""
+
+    ARMED = "armed"
+    REPORTING = "reporting"
+    ENDED = "ended"
+
+
+class StationInput(StrEnum):
+    """Inputs of a window at the station. ANSWERED: one end has taken the report, or will never."""
+
+    DETECTED = "detected"
+    FAIL = "fail"
+    ABORT = "abort"
+    ANSWERED_ONE = "answered-one"
+    ANSWERED_LAST = "answered-last"
+
+
+_T, _J = StationState, StationInput
+
+
+class StationWindow(Machine[StationState, StationInput]):
+    """A window as the station sees it: armed, then reported to both ends until both have taken it."""
+
+    name = "station-window"
+    rule = "2 §3.4"
+    initial = StationState.ARMED
+    table = {
+        (_T.ARMED, _J.DETECTED): Row(_T.REPORTING, "report", "2 §3.4"),
+        (_T.ARMED, _J.FAIL): Row(_T.REPORTING, "report", "2 §3.4"),
+        (_T.ARMED, _J.ABORT): Row(_T.ARMED, "cancel", "2 §3.5"),
+        (_T.REPORTING, _J.ABORT): Row(_T.REPORTING, None, "2 §3.5"),
+        (_T.REPORTING, _J.ANSWERED_ONE): Row(_T.REPORTING, None, "2 §3.4"),
+        (_T.REPORTING, _J.ANSWERED_LAST): Row(_T.ENDED, "ended", "2 §3.4"),
+    }
+
+    def __init__(
+        self,
+        *,
+        link_id: LinkId,
+        window_id: WindowId,
+        ends: tuple[NodeId, NodeId],
+        deadline_ns: int,
+        report: Callable[[StationWindow], None],
+        cancel: Callable[[StationWindow], None],
+        ended: Callable[[StationWindow], None],
+    ) -> None:
+        super().__init__()
+        self.link_id = link_id
+        self.window_id = window_id
+        self.ends = ends
+        self.deadline_ns = deadline_ns
+        self.attempt = 0
+        self.bell_state: BellState | None = None
+        self.unanswered = len(ends)
+        self._report, self._cancel, self._ended = report, cancel, ended
+
+    def report(self, attempt: int, bell_state: BellState | None) -> None:
+        """Tell both ends what the detectors saw."""
+        self.attempt, self.bell_state = attempt, bell_state
+        self._report(self)
+
+    def cancel(self) -> None:
+        """Ask the hardware to stop."""
+        self._cancel(self)
+
+    def ended(self) -> None:
+        """Both ends have been told, as far as they could be."""
+        self._ended(self)

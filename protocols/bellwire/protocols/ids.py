@@ -1,0 +1,59 @@
+"""Identifiers, each of a type of its own, and the rules for the texts behind them (spec 1 §3.3)."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.limits import MAX_NODE_ID_CHARS
+
+NodeId = NewType("NodeId", str)
+"""Name of a participant on the wire: agent, station, broker, world or application."""
+
+LinkId = NewType("LinkId", str)
+WindowId = NewType("WindowId", str)
+PairId = NewType("PairId", str)
+"""Globally unique, never reused, never a memory slot: `<window id>/<attempt>`."""
+
+GateId = NewType("GateId", str)
+CreateId = NewType("CreateId", str)
+QubitName = NewType("QubitName", str)
+"""A qubit of the hardware, as its backend calls it."""
+
+CauseId = NewType("CauseId", str)
+"""Names the stimulus that set something off, through every event and message that follows from it."""
+
+Epoch = NewType("Epoch", int)
+"""One incarnation of a participant. A later incarnation has a larger epoch."""
+
+LocalTimeNs = NewType("LocalTimeNs", int)
+"""Nanoseconds on a participant's own monotonic clock."""
+
+NetworkTimeNs = NewType("NetworkTimeNs", int)
+"""Nanoseconds on the clock that the network agrees on (the broker's, until time is exchanged: spec 4)."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
+_NAME = re.compile(NAME_PATTERN)
+
+BROKER = NodeId("broker")
+"""The broker's name. No other participant can have it."""
+
+
+def node_id(text: str) -> NodeId:
+    """Check that `text` can name a participant.
+
+    Raises:
+        ConfigError: when it is empty, too long or has characters outside letters, digits, `_`, `.` and `-`.
+    """
+    if len(text) > MAX_NODE_ID_CHARS or not _NAME.match(text):
+        raise ConfigError(
+            f"{text!r} is not a node name: 1 to {MAX_NODE_ID_CHARS} letters, digits, '_', '.' or '-', "
+            "beginning with a letter or digit"
+        )
+    return NodeId(text)
+
+
+def pair_id(window_id: WindowId, attempt: int) -> PairId:
+    """Name the pair that attempt number `attempt` (counted from 1) of a window heralded (spec 2 §3.4)."""
+    return PairId(f"{window_id}/{attempt}")

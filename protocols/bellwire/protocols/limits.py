@@ -1,0 +1,38 @@
+"""Every bound of the protocol in one place (spec 1 §3.4). What a peer can make grow is bounded here."""
+
+from __future__ import annotations
+
+MAX_MESSAGE_BYTES = 65_536
+"""A longer message frame is refused before it is parsed."""
+
+MAX_NODE_ID_CHARS = 64
+MAX_NAME_CHARS = 64
+MAX_ID_CHARS = 160
+MAX_TEXT_CHARS = 1_024
+
+MAX_PEERS = 4_096
+"""Sessions that one endpoint keeps."""
+
+MAX_PENDING_REQUESTS = 8_192
+"""Requests of one endpoint that await their answer."""
+
+MAX_ANSWERED_REQUESTS = 2_048
+"""Requests of one peer whose answers are kept, so that a repeated request is answered again and not handled again."""
+
+MAX_LINK_REQUESTS = 256
+"""CREATE requests that one link queues."""
+
+MAX_PAIRS_PER_REQUEST = 1_000_000
+MAX_ATTEMPTS_PER_WINDOW = 2**40
+MAX_GATES = 1_024
+"""Teleported gates that one node has under way."""
+
+MAX_PROGRAM_STEPS = 1_024
+MAX_QUBITS_PER_APPLICATION = 256
+MAX_TOMBSTONES = 4_096
+"""Ended pairs and windows that one link remembers, so that a late message about one is answered with how it ended."""
+
+MAX_JOURNAL_ENTRIES = 16_384
+"""Entries that a node's journal keeps for `story`."""
+
+INT64_MAX = 2**63 - 1

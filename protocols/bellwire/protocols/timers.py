@@ -1,0 +1,82 @@
+"""A queue of deadlines. It never looks at a clock: the owner says what time it is."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+
+MAX_DEAD_TIMERS = 64
+"""Cancelled timers that may stay in a queue however few live ones there are."""
+
+
+class Timer:
+    """One deadline. Cancelling is lazy: the queue drops it when its time comes, or when dead ones are most of what it holds."""
+
+    __slots__ = ("_call", "_cancelled", "at_ns")
+
+    def __init__(self, at_ns: int, call: Callable[[], None], cancelled: Callable[[], None]) -> None:
+        self.at_ns = at_ns
+        self._call: Callable[[], None] | None = call
+        self._cancelled = cancelled
+
+    @property
+    def live(self) -> bool:
+        """Whether it is still to fire."""
+        return self._call is not None
+
+    def cancel(self) -> None:
+        """See to it that the timer never fires. Cancelling twice, or after it fired, does nothing."""
+        if self._call is not None:
+            self._call = None
+            self._cancelled()
+
+    def fire(self) -> None:
+        """Call what the timer was made for, once."""
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+
+class TimerQueue:
+    """Timers in order of their deadline; equal deadlines fire in the order in which they were set."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._count = 0
+        self._dead = 0
+
+    def __len__(self) -> int:
+        """How many timers the queue holds, dead ones included: at most twice the live ones, and a few."""
+        return len(self._heap)
+
+    def at(self, at_ns: int, call: Callable[[], None]) -> Timer:
+        """Call `call` once `at_ns` has come."""
+        timer = Timer(at_ns, call, self._cancelled)
+        self._count += 1
+        heapq.heappush(self._heap, (at_ns, self._count, timer))
+        return timer
+
+    def next_deadline_ns(self) -> int | None:
+        """When the next live timer is due, or `None` when none is set."""
+        heap = self._heap
+        while heap and not heap[0][2].live:
+            heapq.heappop(heap)
+            self._dead -= 1
+        return heap[0][0] if heap else None
+
+    def fire_due(self, now_ns: int) -> None:
+        """Fire every timer whose time has come, those included that the firing ones set for now."""
+        heap = self._heap
+        while heap and heap[0][0] <= now_ns:
+            timer = heapq.heappop(heap)[2]
+            if timer.live:
+                timer.fire()
+            else:
+                self._dead -= 1
+
+    def _cancelled(self) -> None:
+        self._dead += 1
+        if self._dead > MAX_DEAD_TIMERS and 2 * self._dead > len(self._heap):
+            self._heap[:] = [entry for entry in self._heap if entry[2].live]
+            heapq.heapify(self._heap)
+            self._dead = 0
