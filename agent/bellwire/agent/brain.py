@@ -12,6 +12,7 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.gates import Gates
 from bellwire.protocols.ids import BROKER, LinkId, NetworkTimeNs, NodeId, PairId
+from bellwire.protocols.limits import MAX_TEXT_CHARS
 from bellwire.protocols.link import LinkEnd, LinkSettings
 from bellwire.protocols.messages import (
     GateOpen,
@@ -161,6 +162,7 @@ class AgentBrain:
             bell_state=pair.bell_state,
             goodness=link.settings.goodness,
             time_of_goodness_ns=self.endpoint.network_time_ns(pair.heralded_ns),
+            confirmed_ns=self.endpoint.network_time_ns(),
             expires_ns=pair.expires_ns,
         )
 
@@ -176,7 +178,7 @@ class AgentBrain:
 
     def _pair_ended(self, pair: PairEnd, why: str) -> None:
         message = LinkExpire(
-            create_id=pair.create_id, pair_id=pair.pair_id, sequence_number=pair.sequence_number, text=why
+            create_id=pair.create_id, pair_id=pair.pair_id, sequence_number=pair.sequence_number, text=why[:MAX_TEXT_CHARS]
         )
         self._inform(pair.owner, message)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from bellwire.protocols.limits import MAX_TEXT_CHARS
+
 
 class BellwireError(Exception):
     """Root of every error that Bellwire raises on purpose."""
@@ -48,7 +50,7 @@ class RequestError(BellwireError):
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
-        self.text = text
+        self.text = text[:MAX_TEXT_CHARS]
 
 
 class ErrorCode(StrEnum):

@@ -140,9 +140,12 @@ class Gates:
         self._check_room()
         if message.gate_id in self.gates:
             raise RequestError(ErrorCode.REJECTED, f"{message.gate_id} is open already")
+        if message.deadline_ns <= self._node.endpoint.network_time_ns():
+            raise RequestError(ErrorCode.NOTIME, "the gate's deadline is past")
         pair = self._find_pair(message.pair_id)
         if pair is None or pair.peer != peer:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{peer} and this node share no pair {message.pair_id}")
+        self._link_to(peer).used_by_peer(pair)
         if pair.state is not PairState.CONFIRMED:
             raise RequestError(ErrorCode.REJECTED, f"{message.pair_id} is {pair.state} at the target")
         if pair.owner not in ("", message.application):

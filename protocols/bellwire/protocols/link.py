@@ -16,7 +16,7 @@ from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestErr
 from bellwire.protocols.herald import NO_HERALD, SCHEMES, WindowEnd, WindowInput
 from bellwire.protocols.ids import CreateId, LinkId, NetworkTimeNs, NodeId, PairId, QubitName, WindowId, pair_id
 from bellwire.protocols.instructions import AnyCompletion, Arm, BellState, Cancel, WindowEnded
-from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_TOMBSTONES
+from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_NAME_CHARS, MAX_TEXT_CHARS, MAX_TOMBSTONES
 from bellwire.protocols.messages import (
     HeraldClose,
     HeraldOpen,
@@ -58,6 +58,8 @@ class LinkSettings:
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise ValueError(f"scheme {self.scheme!r} is not one of {', '.join(SCHEMES)}")
+        if not 1 <= len(self.link_id) <= MAX_NAME_CHARS:
+            raise ValueError(f"a link's name has 1 to {MAX_NAME_CHARS} characters: ids are made from it")
         if not 0.0 <= self.goodness <= 1.0:
             raise ValueError("goodness must lie in 0..1")
 
@@ -108,7 +110,7 @@ class LinkEnd:
         )
 
         def offered(answer: Answer) -> None:
-            if create_id not in self.requests:
+            if request.state is not RequestState.OFFERED:
                 return
             if isinstance(answer, RequestError):
                 request.step(RequestInput.REFUSED, answer)
@@ -180,15 +182,14 @@ class LinkEnd:
         if request.timer is not None:
             request.timer.cancel()
         self.node.note("RequestEnded", request.create_id, detail=str(error or "done"))
-        if error is None:
-            return
-        for window in list(self.windows.values()):
+        for window in list(self.windows.values()) if error is not None else ():
             if window.create_id == request.create_id and window.window_id in self.windows:
                 window.step(WindowInput.ABORT, str(error))
+        over = error or RequestError(ErrorCode.UNKNOWN_ID, f"{request.create_id} is done")
         for window_id, (number, message) in list(self._deferred.items()):
             if message.create_id == request.create_id:
                 del self._deferred[window_id]
-                self.node.endpoint.fail(self.settings.peer, number, error)
+                self.node.endpoint.fail(self.settings.peer, number, over)
 
     # Windows.
 
@@ -241,6 +242,10 @@ class LinkEnd:
             raise RemoteProtocolError("only the primary end opens windows", "2 §3.1", ErrorCode.DENIED)
         if message.create_id not in self.requests:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.create_id} is not in the queue")
+        request = self.requests[message.create_id]
+        if request.state is RequestState.OFFERED:
+            # The primary has the request in its queue; its answer that says so is still on the way (spec 2 §2.2).
+            request.step(RequestInput.ACCEPTED)
         if message.window_id in self.windows or message.window_id in self._ended:
             raise RemoteProtocolError(f"{message.window_id} was opened before", "2 §3.1")
         if message.scheme != self.settings.scheme:
@@ -346,7 +351,7 @@ class LinkEnd:
     def _close_elsewhere(self, window: WindowEnd, why: str) -> None:
         """Tell the other parties of a window that the primary gave it up."""
         endpoint = self.node.endpoint
-        message = HeraldClose(link_id=self.settings.link_id, window_id=window.window_id, reason=why)
+        message = HeraldClose(link_id=self.settings.link_id, window_id=window.window_id, reason=why[:MAX_TEXT_CHARS])
         for party in (self.settings.peer, self.settings.station):
             endpoint.ask(party, message, endpoint.now_ns + self.settings.window_timeout_ns, lambda _: None)
 
@@ -445,6 +450,11 @@ class LinkEnd:
         why = self._ended.get(message.pair_id) or (f"it is {pair.state}" if pair is not None else "it never was")
         raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.pair_id} is not held here: {why}")
 
+    def used_by_peer(self, pair: PairEnd) -> None:
+        """The peer uses a pair, so it has confirmed it, even where its answer is still on the way (spec 2 §4.1)."""
+        if self.settings.primary and pair.state is PairState.HERALDED:
+            pair.step(PairInput.CONFIRM)
+
     def _settle(self, pair: PairEnd, number: int, claim: PairConfirm) -> None:
         """The secondary compares the primary's word with its own half."""
         endpoint = self.node.endpoint
@@ -478,7 +488,7 @@ class LinkEnd:
             return
         pair.step(PairInput.RELEASE, why)
         endpoint = self.node.endpoint
-        message = PairRelease(link_id=self.settings.link_id, pair_id=pair.pair_id, reason=why)
+        message = PairRelease(link_id=self.settings.link_id, pair_id=pair.pair_id, reason=why[:MAX_TEXT_CHARS])
         endpoint.ask(self.settings.peer, message, endpoint.local_time_ns(pair.expires_ns), lambda _: None)
 
     def released(self, peer: NodeId, message: PairRelease) -> Reply:

@@ -86,7 +86,7 @@ class Node:
         self.on_free: list[Callable[[], None]] = []
         self._freed = False
         self._batches: list[Batch] = []
-        self._waiting: dict[int, CompletionHandler] = {}
+        self._waiting: dict[int, tuple[CompletionHandler, int]] = {}
         self._numbers = 0
 
     def note(self, name: str, *subjects: str, detail: str = "") -> None:
@@ -106,7 +106,7 @@ class Node:
             handler(tuple(Failed(text="the backend is not connected") for _ in batch))
             return
         self._numbers += 1
-        self._waiting[self._numbers] = handler
+        self._waiting[self._numbers] = (handler, len(batch))
         self._batches.append(Batch(number=self._numbers, instructions=batch))
 
     # What a driver calls.
@@ -137,9 +137,9 @@ class Node:
     def complete(self, number: int, completions: tuple[AnyCompletion, ...], now_ns: int) -> None:
         """A batch was answered. An answer to a batch that nobody waits for is dropped: it is from before a reset."""
         self.endpoint.begin(now_ns, f"{self.endpoint.node}:batch-{number}")
-        handler = self._waiting.pop(number, None)
-        if handler is not None:
-            handler(completions)
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            waiting[0](completions)
         self._settle()
 
     def backend_connected(self, qubits: Iterable[tuple[QubitName, QubitKind]], now_ns: int) -> None:
@@ -171,8 +171,8 @@ class Node:
         self._batches.clear()
         waiting, self._waiting = self._waiting, {}
         self.note("BackendLost", detail=why)
-        for handler in waiting.values():
-            handler((Failed(text=why),))
+        for handler, instructions in waiting.values():
+            handler((Failed(text=why),) * instructions)
         for listener in self.on_backend_lost:
             listener(why)
 

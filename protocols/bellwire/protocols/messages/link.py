@@ -40,7 +40,7 @@ class RequestType(StrEnum):
 
 
 class LinkCreated(Reply, frozen=True, kw_only=True, tag="link.created"):
-    """The request is queued at both ends under `create_id`."""
+    """The request has its `create_id` and is being offered to the other end; `link.err` tells when it is refused there."""
 
     create_id: Create
 
@@ -83,7 +83,10 @@ class LinkAdd(Request, frozen=True, kw_only=True, tag="link.add"):
 
 
 class LinkOk(Request, frozen=True, kw_only=True, tag="link.ok"):
-    """OK: one pair of a request is confirmed at both ends. Sent by either end to the application."""
+    """OK: one pair of a request is confirmed at both ends. Sent by either end to the application.
+
+    `time_of_goodness_ns` is when this end had its herald, `confirmed_ns` when it knew that both ends hold the pair.
+    """
 
     answered_by = (SessionAck,)
 
@@ -96,6 +99,7 @@ class LinkOk(Request, frozen=True, kw_only=True, tag="link.ok"):
     bell_state: BellState
     goodness: Ratio
     time_of_goodness_ns: TimeNs
+    confirmed_ns: TimeNs
     expires_ns: TimeNs
 
 

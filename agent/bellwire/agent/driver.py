@@ -1,0 +1,191 @@
+"""A node's daemon: its brain between the broker and its backend. It decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from bellwire.backends.interface import NodeBackend
+from bellwire.protocols.endpoint import Endpoint
+from bellwire.protocols.errors import BackendError
+from bellwire.protocols.ids import BROKER, NodeId, QubitName
+from bellwire.protocols.instructions import AnyCompletion
+from bellwire.protocols.node import Node, QubitKind
+from bellwire.transport.clock import local_time_ns
+from bellwire.transport.connection import Connection
+from bellwire.transport.driver import Driver
+from bellwire.transport.keys import KeyPair
+
+BACKEND_CLOSE_S: Final = 0.5
+"""How long a backend may take to close. A daemon ends within a second."""
+
+
+class BrainCapable(Protocol):
+    """What a node's daemon drives: an agent's brain or a station's."""
+
+    endpoint: Endpoint
+    node: Node
+
+    def start(self, now_ns: int) -> None:
+        """Begin: greet the broker."""
+
+
+class NodeDaemon:
+    """Drives a brain over one connection to the broker and one backend.
+
+    To be made, started and closed within one running loop. `report` is told in one line what a person may want to know.
+    """
+
+    def __init__(
+        self,
+        brain: BrainCapable,
+        backend: NodeBackend,
+        *,
+        broker_endpoint: str,
+        broker_key: bytes,
+        keys: KeyPair,
+        clock: Callable[[], int] = local_time_ns,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self.brain = brain
+        self.node = brain.node
+        self.backend = backend
+        self._broker_endpoint = broker_endpoint
+        self._broker_key = broker_key
+        self._keys = keys
+        self._clock = clock
+        self._report = report
+        self._ready = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._driver: Driver | None = None
+        self._connection: Connection | None = None
+        brain.endpoint.on_peer_up.append(lambda _: self._look_ready())
+        brain.endpoint.on_peer_lost.append(lambda *_: self._look_ready())
+
+    # Life.
+
+    async def start(self) -> None:
+        """Connect to the backend and the broker. Both may come up later than this.
+
+        Raises:
+            BackendError: when the backend can never work.
+            TransportError: when the broker's endpoint is none.
+        """
+        connection = Connection(
+            self._broker_endpoint,
+            self._keys,
+            self._broker_key,
+            self._deliver,
+            drained=self._drained,
+            report=self._report,
+        )
+        self._driver = Driver(self.node, connection.send, self._clock, self._hand_over)
+        self._connection = connection
+        try:
+            connection.start()
+            await self.backend.connect(self)
+        except BaseException:
+            await self._disconnect()
+            raise
+        self._driver.stimulate(self.brain.start)
+        self._driver.poke()
+
+    async def wait_ready(self) -> None:
+        """Wait until both the broker and the backend are there."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Serve until closed.
+
+        Raises:
+            Exception: what broke the brain or the backend for good.
+        """
+        if self._driver is None:
+            raise RuntimeError("start comes first")
+        failed = self._driver.failed
+        broken = asyncio.ensure_future(self.backend.broken())
+        closing = asyncio.ensure_future(self._closing.wait())
+        try:
+            waited: set[asyncio.Future[Any]] = {failed, broken, closing}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (failed, broken):
+                if ended.done():
+                    ended.result()
+        finally:
+            for task in (broken, closing):
+                task.cancel()
+            await asyncio.gather(broken, closing, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Say goodbye to everybody, give every qubit back, and stop, within a second.
+
+        Raises:
+            BackendError: when the backend did not close in time.
+        """
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if self._driver is not None:
+            self._driver.stimulate(self.node.close)
+            self._driver.poke()
+        try:
+            async with asyncio.timeout(BACKEND_CLOSE_S):
+                await self.backend.close()
+        except TimeoutError:
+            raise BackendError(f"the backend did not close within {BACKEND_CLOSE_S} s") from None
+        finally:
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        if self._driver is not None:
+            self._driver.close()
+        if self._connection is not None:
+            await self._connection.close()
+
+    # What the backend reports: NodeDaemon is its sink.
+
+    def connected(self, qubits: Iterable[tuple[QubitName, QubitKind]]) -> None:
+        """The hardware is there, with these qubits, all free."""
+        listed = tuple(qubits)
+        self._stimulate(lambda now_ns: self.node.backend_connected(listed, now_ns))
+        self._look_ready()
+        self._tell(f"the backend of {self.brain.endpoint.node} is connected, with {len(listed)} qubits")
+
+    def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        """A batch was answered."""
+        self._stimulate(lambda now_ns: self.node.complete(number, completions, now_ns))
+
+    def lost(self, why: str) -> None:
+        """The hardware is gone."""
+        self._stimulate(lambda now_ns: self.node.backend_lost(why, now_ns))
+        self._look_ready()
+        self._tell(f"the backend of {self.brain.endpoint.node} is lost: {why}")
+
+    # Within.
+
+    def _deliver(self, peer: NodeId, data: bytes) -> None:
+        if self._driver is not None:
+            self._driver.deliver(peer, data)
+
+    def _drained(self) -> None:
+        if self._driver is not None:
+            self._driver.poke()
+
+    def _stimulate(self, stimulus: Callable[[int], None]) -> None:
+        if self._driver is not None:
+            self._driver.stimulate(stimulus)
+
+    def _hand_over(self) -> None:
+        for batch in self.node.take_batches():
+            self.backend.submit(batch)
+
+    def _tell(self, text: str) -> None:
+        if self._report is not None:
+            self._report(text)
+
+    def _look_ready(self) -> None:
+        if self.node.backend_up and self.brain.endpoint.is_up(BROKER):
+            self._ready.set()
+        else:
+            self._ready.clear()

@@ -1,0 +1,1 @@
+"""What an agent drives: the backend interface, how backends are found, and the check that every backend must pass."""

@@ -1,0 +1,465 @@
+"""The check that every backend must pass (spec 2 §7), for the tests of whoever writes one.
+
+    async def test_my_backend_keeps_the_contract() -> None:
+        await check_backend(lambda: MyBackend(...), link_id=LinkId("link-1"))
+
+It drives a backend from outside as an agent would. A backend of an end needs a communication qubit, or two to see two-qubit
+gates; the backend of a station has no qubits, and is checked for what stations do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bellwire.backends.interface import NodeBackend
+from bellwire.protocols.ids import LinkId, QubitName, WindowId
+from bellwire.protocols.instructions import (
+    AnyCompletion,
+    AnyInstruction,
+    Apply,
+    Arm,
+    Cancel,
+    Discard,
+    Done,
+    Failed,
+    Gate,
+    Initialise,
+    Measure,
+    Measured,
+    WindowEnded,
+)
+from bellwire.protocols.node import Batch, QubitKind, failure
+
+NO_QUBIT: Final = QubitName("no-such-qubit")
+ARM_TIMEOUT_NS: Final = 50_000_000
+LONG_TIMEOUT_NS: Final = 3_600_000_000_000
+
+
+class ContractViolation(AssertionError):
+    """A backend breaks the contract. `rule` names which rule of it."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractReport:
+    """The rules that were seen to hold, and those that could not be checked, with the reason."""
+
+    held: tuple[str, ...]
+    skipped: dict[str, str]
+
+
+class _Skipped(Exception):
+    """A rule cannot be checked on this backend."""
+
+
+class _Sink:
+    """Takes what a backend reports, and notes calls that should not come."""
+
+    def __init__(self) -> None:
+        self.qubits: asyncio.Future[tuple[tuple[QubitName, QubitKind], ...]] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self.answers: dict[int, asyncio.Future[tuple[AnyCompletion, ...]]] = {}
+        self.violation: ContractViolation | None = None
+        self.closed = False
+
+    def connected(self, qubits: Iterable[tuple[QubitName, QubitKind]]) -> None:
+        self._open("connected")
+        if not self.qubits.done():
+            self.qubits.set_result(tuple(qubits))
+
+    def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        self._open("completed")
+        answer = self.answers.get(number)
+        if answer is None:
+            self._violated("answered-once", f"batch {number} was answered, which was never submitted")
+        elif answer.done():
+            self._violated("answered-once", f"batch {number} was answered twice")
+        else:
+            answer.set_result(completions)
+
+    def lost(self, why: str) -> None:
+        self._open("lost")
+        self._violated("stays-connected", f"the backend was lost during the check: {why}")
+        error = self.violation or ContractViolation("stays-connected", why)
+        if not self.qubits.done():
+            self.qubits.set_exception(error)
+        for answer in self.answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _open(self, call: str) -> None:
+        if self.closed:
+            self._violated("close-is-silent", f"the sink's {call} was called after close had returned")
+
+    def _violated(self, rule: str, text: str) -> None:
+        self.violation = self.violation or ContractViolation(rule, text)
+
+
+class _Check:
+    """One backend under check: its sink, its qubits, and the batches that it was given."""
+
+    def __init__(
+        self, backend: NodeBackend, link_id: LinkId | None, timeout_s: float, shots: int, error: float
+    ) -> None:
+        self.backend = backend
+        self.sink = _Sink()
+        self.link_id = link_id
+        self.timeout_s = timeout_s
+        self.shots = shots
+        self.error = error
+        self.qubits: tuple[tuple[QubitName, QubitKind], ...] = ()
+        self.numbers = 0
+
+    async def start(self) -> None:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self.backend.connect(self.sink)
+                self.qubits = await self.sink.qubits
+        except TimeoutError:
+            text = f"the sink's connected was not called within {self.timeout_s:g} s"
+            raise ContractViolation("connects", text) from None
+
+    async def stop(self) -> None:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self.backend.close()
+        except TimeoutError:
+            raise ContractViolation("closes", f"close did not return within {self.timeout_s:g} s") from None
+        self.sink.closed = True
+
+    def submit(self, *instructions: AnyInstruction) -> asyncio.Future[tuple[AnyCompletion, ...]]:
+        """Submit a batch."""
+        self.numbers += 1
+        answer: asyncio.Future[tuple[AnyCompletion, ...]] = asyncio.get_running_loop().create_future()
+        self.sink.answers[self.numbers] = answer
+        self.backend.submit(Batch(number=self.numbers, instructions=instructions))
+        return answer
+
+    async def run(self, rule: str, *instructions: AnyInstruction) -> tuple[AnyCompletion, ...]:
+        """Submit a batch and wait for its answer, which must have one completion for each instruction."""
+        return await self.answered(rule, self.submit(*instructions), len(instructions))
+
+    async def answered(
+        self, rule: str, answer: asyncio.Future[tuple[AnyCompletion, ...]], number: int
+    ) -> tuple[AnyCompletion, ...]:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                completions = await answer
+        except TimeoutError:
+            raise ContractViolation(rule, f"a batch was not answered within {self.timeout_s:g} s") from None
+        if len(completions) != number:
+            text = f"{len(completions)} completions came for a batch of {number} instructions"
+            raise ContractViolation("one-completion-each", text)
+        return completions
+
+    async def bits(self, rule: str, *instructions: AnyInstruction) -> tuple[int, ...]:
+        """Run a batch that must succeed, and give the bits of its measurements."""
+        completions = await self.run(rule, *instructions)
+        broken = failure(completions)
+        if broken is not None:
+            raise ContractViolation(rule, f"a batch failed: {broken}")
+        for instruction, completion in zip(instructions, completions, strict=True):
+            if isinstance(completion, Measured if isinstance(instruction, Measure) else Done):
+                continue
+            text = f"{type(instruction).__name__} was answered with {type(completion).__name__}"
+            raise ContractViolation("fitting-completion", text)
+        return tuple(completion.bit for completion in completions if isinstance(completion, Measured))
+
+    def qubit(self) -> QubitName:
+        return self.qubits[0][0]
+
+    def two(self) -> tuple[QubitName, QubitName]:
+        if len(self.qubits) < 2:
+            raise _Skipped("needs two qubits")
+        return self.qubits[0][0], self.qubits[1][0]
+
+    def arm(self, window: str, timeout_ns: int) -> Arm:
+        if self.link_id is None:
+            raise _Skipped("needs a link_id")
+        qubit = None
+        if self.qubits:
+            qubit = next((name for name, kind in self.qubits if kind is QubitKind.COMMUNICATION), None)
+            if qubit is None:
+                raise _Skipped("needs a communication qubit")
+        window_id = WindowId(f"contract-{window}")
+        return Arm(window_id=window_id, link_id=self.link_id, qubit=qubit, attempts=10, timeout_ns=timeout_ns)
+
+    def mostly(self, rule: str, bits: Sequence[int], expected: int, what: str) -> None:
+        """Check that all bits but a few are as expected."""
+        wrong = sum(bit != expected for bit in bits)
+        if wrong > self.error * len(bits):
+            text = f"{what}: {wrong} of {len(bits)} outcomes are not {expected}"
+            raise ContractViolation(rule, text)
+
+
+# The rules. Each leaves every qubit free.
+
+
+async def _initialise_gives_0(check: _Check) -> None:
+    rule, qubit = "initialise-gives-0", check.qubit()
+    shot = (Initialise(qubit=qubit), Measure(qubit=qubit))
+    bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
+    check.mostly(rule, bits, 0, "measured after initialise")
+
+
+async def _x_gives_1(check: _Check) -> None:
+    rule, qubit = "x-gives-1", check.qubit()
+    shot = (Initialise(qubit=qubit), Apply(gate=Gate.X, qubits=(qubit,)), Measure(qubit=qubit))
+    bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
+    check.mostly(rule, bits, 1, "measured after initialise and X")
+
+
+async def _measuring_repeats(check: _Check) -> None:
+    rule, qubit = "measuring-twice-gives-the-same", check.qubit()
+    half = (Initialise(qubit=qubit), Apply(gate=Gate.H, qubits=(qubit,)), Measure(qubit=qubit), Measure(qubit=qubit))
+    bits = await check.bits(rule, *(half * check.shots), Discard(qubit=qubit))
+    check.mostly(
+        rule, [one ^ two for one, two in zip(bits[::2], bits[1::2], strict=True)], 0, "two measurements differ"
+    )
+
+
+async def _h_gives_both(check: _Check) -> None:
+    rule, qubit = "h-gives-either", check.qubit()
+    shot = (Initialise(qubit=qubit), Apply(gate=Gate.H, qubits=(qubit,)), Measure(qubit=qubit))
+    bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
+    if not 0.15 <= sum(bits) / len(bits) <= 0.85:
+        raise ContractViolation(rule, f"{sum(bits)} of {len(bits)} measurements after H gave 1")
+    twice = (Initialise(qubit=qubit), *(2 * (Apply(gate=Gate.H, qubits=(qubit,)),)), Measure(qubit=qubit))
+    bits = await check.bits(rule, *(twice * check.shots), Discard(qubit=qubit))
+    check.mostly(rule, bits, 0, "measured after H twice")
+
+
+async def _rotations_take_radians(check: _Check) -> None:
+    rule, qubit = "rotations-in-radians", check.qubit()
+    turn = Apply(gate=Gate.RX, qubits=(qubit,), angle=3.141592653589793)
+    bits = await check.bits(
+        rule, *((Initialise(qubit=qubit), turn, Measure(qubit=qubit)) * check.shots), Discard(qubit=qubit)
+    )
+    check.mostly(rule, bits, 1, "measured after rx(pi)")
+
+
+async def _cx_correlates(check: _Check) -> None:
+    rule, (one, two) = "cx-makes-equal-bits", check.two()
+    shot = (
+        Initialise(qubit=one),
+        Initialise(qubit=two),
+        Apply(gate=Gate.H, qubits=(one,)),
+        Apply(gate=Gate.CX, qubits=(one, two)),
+        Measure(qubit=one),
+        Measure(qubit=two),
+    )
+    bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=one), Discard(qubit=two))
+    check.mostly(rule, [first ^ second for first, second in zip(bits[::2], bits[1::2], strict=True)], 0, "bits differ")
+
+
+async def _cz_turns_phase(check: _Check) -> None:
+    rule, (one, two) = "cz-turns-a-phase", check.two()
+    shot = (
+        Initialise(qubit=one),
+        Initialise(qubit=two),
+        Apply(gate=Gate.X, qubits=(one,)),
+        Apply(gate=Gate.H, qubits=(two,)),
+        Apply(gate=Gate.CZ, qubits=(one, two)),
+        Apply(gate=Gate.H, qubits=(two,)),
+        Measure(qubit=two),
+    )
+    bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=one), Discard(qubit=two))
+    check.mostly(rule, bits, 1, "measured X-basis phase after CZ")
+
+
+async def _failure_ends_batch(check: _Check) -> None:
+    rule = "failure-ends-the-batch"
+    unknown = Measure(qubit=NO_QUBIT)
+    if not check.qubits:
+        completions = await check.run(rule, unknown, unknown)
+        if not all(isinstance(completion, Failed) for completion in completions):
+            raise ContractViolation(rule, "an unknown qubit was measured")
+        return
+    qubit = check.qubit()
+    flip = Apply(gate=Gate.X, qubits=(qubit,))
+    wrong = 0
+    for _ in range(5):
+        completions = await check.run(rule, Initialise(qubit=qubit), flip, unknown, flip)
+        if not isinstance(completions[0], Done) or not isinstance(completions[1], Done):
+            raise ContractViolation(rule, "what came before the failing instruction was not carried out")
+        if not isinstance(completions[2], Failed):
+            raise ContractViolation(rule, "an unknown qubit was measured")
+        if not isinstance(completions[3], Failed):
+            raise ContractViolation(rule, "what came after the failing instruction was not answered with Failed")
+        wrong += 1 - (await check.bits(rule, Measure(qubit=qubit)))[0]
+    await check.bits(rule, Discard(qubit=qubit))
+    if wrong > 2:
+        raise ContractViolation(rule, "what came after the failing instruction was carried out nevertheless")
+
+
+async def _discard_is_idempotent(check: _Check) -> None:
+    rule, qubit = "discard-is-idempotent", check.qubit()
+    await check.bits(rule, Initialise(qubit=qubit), Discard(qubit=qubit), Discard(qubit=qubit))
+    await check.bits(rule, Discard(qubit=qubit))
+
+
+async def _free_qubit_is_refused(check: _Check) -> None:
+    rule, qubit = "a-free-qubit-is-refused", check.qubit()
+    await check.bits(rule, Initialise(qubit=qubit), Discard(qubit=qubit))
+    for instruction in (Measure(qubit=qubit), Apply(gate=Gate.X, qubits=(qubit,))):
+        (completion,) = await check.run(rule, instruction)
+        if not isinstance(completion, Failed):
+            raise ContractViolation(rule, f"{type(instruction).__name__} on a qubit that nobody holds was carried out")
+
+
+async def _batches_in_order(check: _Check) -> None:
+    rule, qubit = "batches-in-order", check.qubit()
+    flip, measure, reset = Apply(gate=Gate.X, qubits=(qubit,)), Measure(qubit=qubit), Initialise(qubit=qubit)
+    batches: list[tuple[AnyInstruction, ...]] = []
+    for _ in range(check.shots):
+        batches += [(reset, flip), (measure,), (reset,), (measure,)]
+    answers = [check.submit(*batch) for batch in batches]
+    bits: list[int] = []
+    for batch, answer in zip(batches, answers, strict=True):
+        completions = await check.answered(rule, answer, len(batch))
+        if failure(completions) is not None:
+            raise ContractViolation(rule, f"a batch failed: {failure(completions)}")
+        bits += [completion.bit for completion in completions if isinstance(completion, Measured)]
+    await check.bits(rule, Discard(qubit=qubit))
+    wrong = [bit ^ (1 - place % 2) for place, bit in enumerate(bits)]
+    check.mostly(rule, wrong, 0, "batches submitted together gave bits of another order")
+
+
+async def _arm_times_out(check: _Check) -> None:
+    rule = "arm-times-out"
+    arm = check.arm("alone", ARM_TIMEOUT_NS)
+    (completion,) = await check.run(rule, arm)
+    if not isinstance(completion, WindowEnded) or completion.window_id != arm.window_id:
+        raise ContractViolation(rule, f"a window that nobody else armed for was answered with {completion}")
+    if completion.attempts != 0 or completion.bell_state is not None:
+        text = f"a window that nobody else armed for had {completion.attempts} attempts, {completion.bell_state}"
+        raise ContractViolation(rule, text)
+    if arm.qubit is not None:
+        await check.bits("armed-qubit-stays-held", Initialise(qubit=arm.qubit), Discard(qubit=arm.qubit))
+
+
+async def _arm_comes_last(check: _Check) -> None:
+    rule = "arm-comes-last"
+    arm = check.arm("not-last", ARM_TIMEOUT_NS)
+    completions = await check.run(rule, arm, Cancel(window_id=arm.window_id))
+    if not all(isinstance(completion, Failed) for completion in completions):
+        raise ContractViolation(rule, "a batch was accepted in which something follows Arm")
+
+
+async def _cancel_ends_window(check: _Check) -> None:
+    rule = "cancel-ends-a-window"
+    arm = check.arm("cancelled", LONG_TIMEOUT_NS)
+    window = check.submit(arm)
+    (completion,) = await check.run(rule, Cancel(window_id=arm.window_id))
+    if not isinstance(completion, Done):
+        raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+    (ended,) = await check.answered(rule, window, 1)
+    if not isinstance(ended, WindowEnded) or ended.attempts != 0:
+        raise ContractViolation(rule, f"a window cancelled before it began was answered with {ended}")
+    if arm.qubit is not None:
+        await check.bits(rule, Discard(qubit=arm.qubit))
+
+
+async def _cancel_of_unknown(check: _Check) -> None:
+    rule = "cancel-of-an-unknown-window-is-done"
+    (completion,) = await check.run(rule, Cancel(window_id=WindowId("contract-never-armed")))
+    if not isinstance(completion, Done):
+        raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+
+
+_Rule = Callable[[_Check], Awaitable[None]]
+
+_ANY: tuple[tuple[str, _Rule], ...] = (
+    ("failure-ends-the-batch", _failure_ends_batch),
+    ("cancel-of-an-unknown-window-is-done", _cancel_of_unknown),
+    ("arm-comes-last", _arm_comes_last),
+    ("arm-times-out", _arm_times_out),
+    ("cancel-ends-a-window", _cancel_ends_window),
+)
+_WITH_QUBITS: tuple[tuple[str, _Rule], ...] = (
+    ("a-free-qubit-is-refused", _free_qubit_is_refused),
+    ("initialise-gives-0", _initialise_gives_0),
+    ("x-gives-1", _x_gives_1),
+    ("measuring-twice-gives-the-same", _measuring_repeats),
+    ("h-gives-either", _h_gives_both),
+    ("rotations-in-radians", _rotations_take_radians),
+    ("cx-makes-equal-bits", _cx_correlates),
+    ("cz-turns-a-phase", _cz_turns_phase),
+    ("discard-is-idempotent", _discard_is_idempotent),
+    ("batches-in-order", _batches_in_order),
+)
+
+
+async def check_backend(
+    factory: Callable[[], NodeBackend],
+    *,
+    link_id: LinkId | None = None,
+    timeout_s: float = 5.0,
+    shots: int = 50,
+    error_ratio: float = 0.1,
+) -> ContractReport:
+    """Check a backend against the contract. Nobody else may use its qubits or its link meanwhile.
+
+    Args:
+        factory: makes a backend for the same node, each time anew.
+        link_id: a link that the node is attached to, to check windows on; the other parties must not arm.
+        timeout_s: how long connecting, closing and each batch may take.
+        shots: repetitions of what is checked by its statistics; at most 80.
+        error_ratio: how many of the shots may come out wrong, for real devices err.
+
+    Raises:
+        ContractViolation: with the rule that does not hold.
+    """
+    check = _Check(factory(), link_id, timeout_s, shots, error_ratio)
+    held: list[str] = []
+    skipped: dict[str, str] = {}
+    try:
+        await check.start()
+        held.append("connects")
+        _check_names(check)
+        for rule, run in (*(_WITH_QUBITS if check.qubits else ()), *_ANY):
+            try:
+                await run(check)
+                held.append(rule)
+            except _Skipped as reason:
+                skipped[rule] = str(reason)
+            if check.sink.violation is not None:
+                raise check.sink.violation
+        if check.qubits:
+            await check.bits("close-frees", Initialise(qubit=check.qubit()))
+    finally:
+        await check.stop()
+    held.append("closes")
+    if check.qubits:
+        await _close_frees(_Check(factory(), link_id, timeout_s, shots, error_ratio), check.qubits)
+        held.append("close-frees")
+    if check.sink.violation is not None:
+        raise check.sink.violation
+    held += ["answered-once", "close-is-silent"]
+    return ContractReport(held=tuple(held), skipped=skipped)
+
+
+def _check_names(check: _Check) -> None:
+    names = [name for name, _ in check.qubits]
+    if len(set(names)) != len(names):
+        raise ContractViolation("qubits-are-named-once", f"the qubits are {', '.join(names)}")
+
+
+async def _close_frees(check: _Check, before: tuple[tuple[QubitName, QubitKind], ...]) -> None:
+    """Check that a backend made anew has the same qubits, and that the one that was held before `close` is free."""
+    try:
+        await check.start()
+        if set(check.qubits) != set(before):
+            raise ContractViolation("close-frees", "a backend made anew has other qubits")
+        (completion,) = await check.run("close-frees", Measure(qubit=before[0][0]))
+        if not isinstance(completion, Failed):
+            raise ContractViolation("close-frees", "a qubit held at close is still held by the next backend")
+    finally:
+        await check.stop()

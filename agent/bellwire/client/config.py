@@ -1,0 +1,30 @@
+"""What an application has to know to take part: `client.toml`, as `bellwire up` writes it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a broker or a world is, and its public key file."""
+
+    endpoint: str
+    key: str
+
+
+class ObserverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Access to a simulated world's exact states: where it is, its public key file, and the observer's own secret key."""
+
+    endpoint: str
+    key: str
+    name: str
+    secret_key: str
+
+
+class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An application's name, key and broker. Paths are relative to the file's folder."""
+
+    name: str
+    secret_key: str
+    broker: ServerConfig
+    world: ObserverConfig | None = None

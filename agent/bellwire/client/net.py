@@ -1,0 +1,309 @@
+"""An application's view of the network: pairs, local programs and teleported gates, as coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bellwire.client.config import ClientConfig
+from bellwire.client.participant import Participant
+from bellwire.protocols.errors import ErrorCode, RequestError
+from bellwire.protocols.ids import BROKER, CreateId, NodeId, PairId
+from bellwire.protocols.instructions import BellState
+from bellwire.protocols.messages import (
+    GateKind,
+    GateRequest,
+    GateResult,
+    GateStatus,
+    GateVariant,
+    LinkCreate,
+    LinkCreated,
+    LinkErr,
+    LinkExpire,
+    LinkOk,
+    ProgramResult,
+    ProgramRun,
+    Reply,
+    SessionAck,
+    Step,
+)
+from bellwire.shell.config import load_config
+
+GRACE_S = 2.0
+"""How much longer the client waits than it gave the network, so that the network's own answer comes first."""
+
+MAX_EARLY_CREATES = 64
+"""Requests of which an OK came before they were known to exist, that are remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A pair that both of its ends hold for this application, until `expires_ns` (the network's clock).
+
+    `confirmation_ns` is how long it took from the herald at the first end until that end knew of both.
+    """
+
+    pair_id: PairId
+    nodes: tuple[NodeId, NodeId]
+    bell_state: BellState
+    sequence_number: int
+    goodness: float
+    expires_ns: int
+    confirmation_ns: int
+
+
+@dataclass(slots=True)
+class _Create:
+    """The OKs of one request, until both ends have spoken."""
+
+    halves: dict[PairId, dict[NodeId, LinkOk]] = field(default_factory=dict)
+    arrived: asyncio.Queue[Pair | RequestError] = field(default_factory=asyncio.Queue)
+    nodes: tuple[NodeId, NodeId] | None = None
+
+
+class Network:
+    """What an application can do. Made by `connect`."""
+
+    def __init__(self, participant: Participant) -> None:
+        self._participant = participant
+        self._creates: dict[CreateId, _Create] = {}
+        self._creating = 0
+        self.expired: set[PairId] = set()
+        endpoint = participant.endpoint
+        endpoint.handle(LinkOk, self._ok)
+        endpoint.handle(LinkErr, self._err)
+        endpoint.handle(LinkExpire, self._expire)
+
+    @property
+    def name(self) -> NodeId:
+        """The application's own name."""
+        return self._participant.endpoint.node
+
+    async def entangle(
+        self, first: str, second: str, *, fidelity: float = 0.0, timeout_s: float = 10.0, priority: int = 0
+    ) -> Pair:
+        """Make one pair between two neighbouring nodes.
+
+        Raises:
+            RequestError: UNSUPP when the link cannot give the fidelity, TIMEOUT, or what else the network refuses with.
+        """
+        async for pair in self.pairs(first, second, fidelity=fidelity, timeout_s=timeout_s, priority=priority):
+            return pair
+        raise RequestError(ErrorCode.OTHER, "the request ended without a pair")
+
+    async def pairs(
+        self,
+        first: str,
+        second: str,
+        *,
+        number: int = 1,
+        fidelity: float = 0.0,
+        timeout_s: float = 10.0,
+        priority: int = 0,
+    ) -> AsyncIterator[Pair]:
+        """Make `number` pairs with one request; each comes as soon as both ends have confirmed it.
+
+        Raises:
+            RequestError: as `entangle`, after the pairs that were made.
+        """
+        create = LinkCreate(
+            peer=NodeId(second),
+            number=number,
+            min_fidelity=fidelity,
+            max_time_ns=max(1, int(timeout_s * 1e9)),
+            priority=priority,
+        )
+        self._creating += 1
+        try:
+            created = await self._participant.ask(NodeId(first), create, LinkCreated, timeout_s=timeout_s + GRACE_S)
+        finally:
+            self._creating -= 1
+        waiting = self._creates.setdefault(created.create_id, _Create())
+        waiting.nodes = (NodeId(first), NodeId(second))
+        for pair_id in list(waiting.halves):
+            self._match(waiting, pair_id)
+        try:
+            for _ in range(number):
+                try:
+                    arrived = await asyncio.wait_for(waiting.arrived.get(), timeout_s + GRACE_S)
+                except TimeoutError:
+                    raise RequestError(ErrorCode.TIMEOUT, f"{first} and {second} gave no pair in time") from None
+                if isinstance(arrived, RequestError):
+                    raise arrived
+                yield arrived
+        finally:
+            self._creates.pop(created.create_id, None)
+
+    async def run(self, node: str, steps: Sequence[Step], *, timeout_s: float = 10.0) -> ProgramResult:
+        """Run a local program on one node: the bits of its measurements, and the hardware qubits that it took.
+
+        Raises:
+            RequestError: when a step is malformed, an operand cannot be used or the hardware fails.
+        """
+        program = ProgramRun(steps=tuple(steps))
+        return await self._participant.ask(NodeId(node), program, ProgramResult, timeout_s=timeout_s)
+
+    async def cz(
+        self,
+        source: str,
+        target: str,
+        *,
+        variant: str = "symmetric",
+        pair: Pair | None = None,
+        fidelity: float = 0.0,
+        timeout_s: float = 10.0,
+    ) -> GateResult:
+        """Teleport a CZ between two qubits, each written `node:qubit`. Without a pair the agents make one.
+
+        Raises:
+            RequestError: INDETERMINATE when it is not known whether the gate acted; any other code promises that nothing
+                touched the qubits.
+        """
+        return await self._gate(GateKind.CZ, source, target, variant, pair, fidelity, timeout_s)
+
+    async def cnot(
+        self,
+        source: str,
+        target: str,
+        *,
+        variant: str = "symmetric",
+        pair: Pair | None = None,
+        fidelity: float = 0.0,
+        timeout_s: float = 10.0,
+    ) -> GateResult:
+        """Teleport a CNOT, with the control at `source`. Otherwise as `cz`."""
+        return await self._gate(GateKind.CNOT, source, target, variant, pair, fidelity, timeout_s)
+
+    async def teleport(
+        self,
+        source: str,
+        target: str,
+        *,
+        pair: Pair | None = None,
+        fidelity: float = 0.0,
+        timeout_s: float = 10.0,
+    ) -> GateResult:
+        """Teleport the state of `source` into `target`, whose own state is lost. Otherwise as `cz`."""
+        return await self._gate(GateKind.STATE, source, target, "sequential", pair, fidelity, timeout_s)
+
+    async def _gate(
+        self,
+        kind: GateKind,
+        source: str,
+        target: str,
+        variant: str,
+        pair: Pair | None,
+        fidelity: float,
+        timeout_s: float,
+    ) -> GateResult:
+        node, qubit = _operand(source)
+        peer, peer_qubit = _operand(target)
+        request = GateRequest(
+            kind=kind,
+            variant=GateVariant(variant),
+            qubit=qubit,
+            peer=peer,
+            peer_qubit=peer_qubit,
+            pair_id=pair.pair_id if pair is not None else PairId(""),
+            min_fidelity=fidelity,
+            max_time_ns=max(1, int(timeout_s * 1e9)),
+        )
+        result = await self._participant.ask(node, request, GateResult, timeout_s=timeout_s + GRACE_S)
+        if result.status is GateStatus.INDETERMINATE:
+            raise RequestError(ErrorCode.INDETERMINATE, f"gate {result.gate_id}: {result.text}")
+        if result.status is not GateStatus.DONE:
+            raise RequestError(result.code or ErrorCode.OTHER, result.text)
+        return result
+
+    # What the agents say.
+
+    def _create(self, create_id: CreateId) -> _Create:
+        """The request that an OK or ERR is about; one that is not known is refused, and the agent takes its pair back."""
+        known = self._creates.get(create_id)
+        if known is None:
+            if not self._creating or len(self._creates) >= MAX_EARLY_CREATES + self._creating:
+                raise RequestError(ErrorCode.UNKNOWN_ID, f"{self.name} awaits nothing of {create_id}")
+            known = self._creates[create_id] = _Create()
+        return known
+
+    def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
+        create = self._create(message.create_id)
+        create.halves.setdefault(message.pair_id, {})[peer] = message
+        if create.nodes is not None:
+            self._match(create, message.pair_id)
+        return SessionAck()
+
+    def _match(self, create: _Create, pair_id: PairId) -> None:
+        halves = create.halves[pair_id]
+        if create.nodes is None or any(node not in halves for node in create.nodes):
+            return
+        del create.halves[pair_id]
+        first, second = (halves[node] for node in create.nodes)
+        if first.bell_state is not second.bell_state:
+            error = RequestError(ErrorCode.PROTOCOL, f"the ends of {pair_id} disagree on its Bell state")
+            create.arrived.put_nowait(error)
+            return
+        create.arrived.put_nowait(
+            Pair(
+                pair_id=pair_id,
+                nodes=create.nodes,
+                bell_state=first.bell_state,
+                sequence_number=first.sequence_number,
+                goodness=min(first.goodness, second.goodness),
+                expires_ns=min(first.expires_ns, second.expires_ns),
+                confirmation_ns=first.confirmed_ns - first.time_of_goodness_ns,
+            )
+        )
+
+    def _err(self, _: NodeId, message: LinkErr) -> Reply:
+        create = self._create(message.create_id)
+        create.arrived.put_nowait(RequestError(message.code, message.text))
+        return SessionAck()
+
+    def _expire(self, _: NodeId, message: LinkExpire) -> Reply:
+        self.expired.add(message.pair_id)
+        return SessionAck()
+
+
+def _operand(text: str) -> tuple[NodeId, str]:
+    node, colon, qubit = text.partition(":")
+    if not colon or not node or not qubit:
+        raise ValueError(f"{text!r} is not of the form node:qubit")
+    return NodeId(node), qubit
+
+
+@asynccontextmanager
+async def connect(
+    config: ClientConfig | str | os.PathLike[str], *, directory: Path | None = None, timeout_s: float = 5.0
+) -> AsyncIterator[Network]:
+    """Join the network as an application; everything that it holds is given back at the end of the block.
+
+    Args:
+        config: a `client.toml`, or its content; then `directory` is the folder that its paths are relative to.
+        timeout_s: how long the broker may take to answer.
+
+    Raises:
+        ConfigError: when the file or a key cannot be used.
+        TransportError: when the broker does not answer.
+    """
+    if not isinstance(config, ClientConfig):
+        path = Path(config)
+        directory = path.parent
+        config = load_config(path, ClientConfig)
+    base = directory or Path()
+    participant = Participant(
+        server=BROKER,
+        endpoint=config.broker.endpoint,
+        server_key=base / config.broker.key,
+        secret_key=base / config.secret_key,
+    )
+    network = Network(participant)
+    await participant.start(timeout_s)
+    try:
+        yield network
+    finally:
+        await participant.close()

@@ -1,0 +1,31 @@
+"""Steps of local programs, in the order in which one would say them."""
+
+from __future__ import annotations
+
+from bellwire.protocols.instructions import Gate
+from bellwire.protocols.messages import Step
+from bellwire.protocols.messages.program import StepKind
+
+
+def initialise(qubit: str, *, reference: bool = False) -> Step:
+    """Take a qubit by a name of your own, in |0⟩. `reference` asks for an ideal one, which only simulations have."""
+    return Step(kind=StepKind.INITIALISE, qubits=(qubit,), reference=reference)
+
+
+def gate(name: str, *qubits: str, angle: float = 0.0) -> Step:
+    """Apply a gate by its OpenQASM name (`h`, `cx`, `rz`, …); `angle` in radians for those that take one.
+
+    Raises:
+        ValueError: when there is no such gate.
+    """
+    return Step(kind=StepKind.APPLY, qubits=qubits, gate=Gate(name), angle=angle)
+
+
+def measure(qubit: str) -> Step:
+    """Measure in the computational basis. A pair's half is named by the pair's id."""
+    return Step(kind=StepKind.MEASURE, qubits=(qubit,))
+
+
+def release(qubit: str) -> Step:
+    """Give a qubit, or the node's half of a pair, back."""
+    return Step(kind=StepKind.RELEASE, qubits=(qubit,))

@@ -1,0 +1,1 @@
+"""The broker: where participants meet, prove who they are and reach each other."""

@@ -1,0 +1,98 @@
+"""The broker's daemon: a hub that relays, and the session that every participant has with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bellwire.protocols.endpoint import Endpoint
+from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.ids import BROKER, NodeId
+from bellwire.protocols.messages import Role
+from bellwire.protocols.session import SessionSettings
+from bellwire.transport.clock import local_time_ns, new_epoch
+from bellwire.transport.driver import Driver
+from bellwire.transport.hub import Hub
+from bellwire.transport.keys import AuthorizedKeys, load_secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerConfig:
+    """What a broker needs to be told: where to listen, who it is, whom to let in."""
+
+    bind: str
+    secret_key: Path
+    authorized_keys: Path
+    session: SessionSettings = field(default_factory=SessionSettings)
+
+
+class BrokerDaemon:
+    """A broker. To be made, started and closed within one running loop."""
+
+    def __init__(self, config: BrokerConfig, report: Callable[[str], None] | None = None) -> None:
+        """Make a broker; `report` is told in one line what a person may want to know.
+
+        Raises:
+            ConfigError: when a key is missing, malformed or not a broker's.
+        """
+        keys = load_secret(config.secret_key)
+        if keys.role is not Role.BROKER:
+            raise ConfigError(f"{config.secret_key}: is the key of the {keys.role} {keys.name}, not a broker's")
+        authorized = AuthorizedKeys(config.authorized_keys)
+        epoch = new_epoch()
+        self.core = Endpoint(BROKER, Role.BROKER, epoch, settings=config.session)
+        self.hub = Hub(
+            BROKER,
+            config.bind,
+            keys,
+            authorized,
+            self._deliver,
+            relay=True,
+            drained=self._drained,
+            epoch=epoch,
+            report=report,
+        )
+        self.hub.follow(self.core)
+        self.driver = Driver(self.core, self.hub.send, local_time_ns)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that it was given."""
+        return self.hub.endpoint
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            TransportError: when it cannot, because the port is in use for example.
+        """
+        try:
+            await self.hub.start()
+        except BaseException:
+            self.driver.close()
+            raise
+        self.core.begin(local_time_ns(), f"{BROKER}:start")
+        self.driver.poke()
+
+    async def run(self) -> None:
+        """Wait until the broker fails, and raise what it failed of."""
+        await asyncio.shield(self.driver.failed)
+
+    async def close(self) -> None:
+        """Say goodbye to everybody and stop listening."""
+        self.driver.stimulate(self._say_goodbye)
+        self.driver.poke()
+        self.driver.close()
+        await self.hub.close()
+
+    def _deliver(self, peer: NodeId, data: bytes) -> None:
+        self.driver.deliver(peer, data)
+
+    def _drained(self) -> None:
+        self.driver.poke()
+
+    def _say_goodbye(self, now_ns: int) -> None:
+        self.core.begin(now_ns, f"{BROKER}:close")
+        self.core.close()

@@ -1,0 +1,240 @@
+"""The connecting side of the transport: one participant's connection to a hub."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from bellwire.protocols.errors import TransportError
+from bellwire.protocols.ids import NodeId
+from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
+from bellwire.transport.hub import MAX_WIRE_BYTES, PING_MS, SILENCE_MS
+from bellwire.transport.keys import KeyPair
+from bellwire.transport.reader import HWM, LINGER_MS, Reader
+
+RECONNECT_MS = 50
+RECONNECT_LIMIT_MS = 1_000
+_KNOWN_NAMES = 4_096
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_REFUSALS: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "refused the key of {name}: it is not authorized there",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "does not speak as a Bellwire hub does",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "ended the handshake: is its public key the one that was given to {name}?",
+}
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sum(_REFUSALS)
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> V:
+    """Note a name; a table that has grown too long begins anew."""
+    if len(known) >= _KNOWN_NAMES:
+        known.clear()
+    known[key] = value
+    return value
+
+
+def _nothing() -> None:
+    """The default of `drained`."""
+
+
+@dataclass(slots=True)
+class ConnectionCounters:
+    """What a connection could not take or send."""
+
+    malformed: int = 0
+    oversize: int = 0
+    full: int = 0
+    refused: int = 0
+
+
+class Connection:
+    """A DEALER socket with CURVE to one hub. It connects again by itself, however often the hub goes away."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        keys: KeyPair,
+        server_key: bytes,
+        deliver: Callable[[NodeId, bytes], None],
+        *,
+        drained: Callable[[], None] = _nothing,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make a connection to the hub at `endpoint`, whose public key (32 bytes) is `server_key`.
+
+        `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
+        `Driver.poke`. `report` is told in one line when the hub refuses the connection.
+        """
+        self.endpoint = endpoint
+        self.deliver = deliver
+        self.drained = drained
+        self.counters = ConnectionCounters()
+        self.connected = False
+        self._keys = keys
+        self._report = report
+        self._server_key = server_key
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._monitor_fd = -1
+        self._reader: Reader | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._refusals = 0
+        self._reported = ""
+        self._senders: dict[bytes, NodeId] = {}
+        self._peers: dict[NodeId, bytes] = {}
+
+    def start(self) -> None:
+        """Begin to connect, on the running loop. What is sent before the connection stands is sent when it does.
+
+        Raises:
+            TransportError: when the endpoint is none.
+        """
+        socket = self._socket
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_key)
+        socket.setsockopt(zmq.LINGER, LINGER_MS)
+        socket.setsockopt(zmq.SNDHWM, HWM)
+        socket.setsockopt(zmq.RCVHWM, HWM)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_LIMIT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        self._monitor = socket.get_monitor_socket(_EVENTS)
+        self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
+        asyncio.get_running_loop().add_reader(self._monitor_fd, self._watch)
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            self._shut()
+            raise TransportError(
+                f"{self._keys.name} cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}"
+            ) from None
+        self._reader = Reader(socket, self._receive, self._after_portion)
+        self._watch()
+
+    def send(self, peer: NodeId, data: bytes) -> bool:
+        """Send a message to a participant. Returns whether there was room for it."""
+        if len(data) > MAX_MESSAGE_BYTES:
+            self.counters.oversize += 1
+            return False
+        target = self._peers.get(peer)
+        if target is None:
+            target = _remember(self._peers, peer, peer.encode())
+        send = self._socket.send
+        try:
+            send(target, zmq.SNDMORE | zmq.NOBLOCK)
+            send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            self.counters.full += 1
+            return False
+        if self._reader is not None:
+            self._reader.again()
+        return True
+
+    async def close(self) -> None:
+        """Disconnect, having tried for a moment to send what is queued."""
+        if self._context.closed:
+            return
+        self._shut()
+        await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+
+    def _shut(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._reader is not None:
+            self._reader.close()
+        if self._monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._monitor_fd)
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._monitor = None
+        self._socket.close()
+
+    def _receive(self, limit: int) -> int:
+        recv = self._socket.recv
+        for count in range(limit):
+            try:
+                sender = recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return count
+            if not sender.more:
+                self.counters.malformed += 1
+                continue
+            message = recv(zmq.NOBLOCK, copy=False)
+            if message.more:
+                self.counters.malformed += 1
+                while recv(zmq.NOBLOCK, copy=False).more:
+                    pass
+                continue
+            self._take(sender.bytes, message.bytes)
+        return limit
+
+    def _take(self, sender: bytes, data: bytes) -> None:
+        if len(data) > MAX_MESSAGE_BYTES:
+            self.counters.oversize += 1
+            return
+        name = self._senders.get(sender)
+        if name is None:
+            if not sender or len(sender) > MAX_NODE_ID_CHARS or not sender.isascii():
+                self.counters.malformed += 1
+                return
+            name = _remember(self._senders, sender, NodeId(sender.decode("ascii")))
+        self.deliver(name, data)
+
+    def _after_portion(self) -> None:
+        self.drained()
+
+    # Whether the connection stands.
+
+    def _watch(self) -> None:
+        """Take what the library tells of the connection."""
+        while self._monitor is not None:
+            try:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return
+            self._note(int(event["event"]))
+
+    def _note(self, event: int) -> None:
+        self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        if self.connected:
+            self._refusals = 0
+            self._reported = ""
+        text = _REFUSALS.get(event)
+        if text is None:
+            return
+        self.counters.refused += 1
+        self._refusals += 1
+        # A hub that is being restarted ends a handshake too: only the second time in a row means something.
+        if self._refusals > 1 or event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._tell(f"{self.endpoint} {text.format(name=self._keys.name)}")
+        if self._retry is None and event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            # The library gives up on a hub that refused it; its people may still add the key.
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(RECONNECT_LIMIT_MS / 1_000, self._connect_again)
+
+    def _tell(self, text: str) -> None:
+        """Report a trouble, once until the connection stands or there is another one."""
+        if self._report is not None and text != self._reported:
+            self._reported = text
+            self._report(text)
+
+    def _connect_again(self) -> None:
+        self._retry = None
+        try:
+            self._socket.disconnect(self.endpoint)
+        except zmq.ZMQError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        self._socket.connect(self.endpoint)

@@ -1,0 +1,76 @@
+"""Reading a ZeroMQ socket from an asyncio loop, by its descriptor.
+
+The descriptor tells of changes, not of states: it is silent about messages that arrived before the last call on the socket,
+and a send can swallow its signal. So the socket is drained until it is empty, in bounded portions, and drained once more
+after every batch of sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+PORTION = 256
+"""Messages taken before what they set off is flushed."""
+
+ROUNDS = 4
+"""Portions taken before others on the loop get their turn."""
+
+HWM = 16_384
+"""Messages queued towards or from one peer before more are refused."""
+
+LINGER_MS = 200
+"""How long a closing socket tries to send what is queued."""
+
+
+class Reader:
+    """Drains one socket whenever there is something to drain.
+
+    `receive(limit)` takes up to `limit` messages and returns how many: fewer only when the socket is empty.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], receive: Callable[[int], int], drained: Callable[[], None]) -> None:
+        """Begin to read `socket` on the running loop; `drained` is called after every portion that was not empty."""
+        self._loop = asyncio.get_running_loop()
+        self._receive = receive
+        self._drained = drained
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._soon: asyncio.Handle | None = None
+        self._draining = False
+        self._loop.add_reader(self._fd, self._drain)
+        self.again()
+
+    def again(self) -> None:
+        """Drain once more, soon: to be called after sends, which may have swallowed a signal."""
+        if self._soon is None and not self._draining:
+            self._soon = self._loop.call_soon(self._drain)
+
+    def close(self) -> None:
+        """Read no more. To be called before the socket is closed."""
+        self._loop.remove_reader(self._fd)
+        if self._soon is not None:
+            self._soon.cancel()
+        self._draining = True  # so that nothing schedules a drain any more
+        self._receive = _empty
+
+    def _drain(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._draining:
+            return
+        self._draining = True
+        try:
+            for _ in range(ROUNDS):
+                if self._receive(PORTION) == 0:
+                    return
+                self._drained()
+        finally:
+            self._draining = self._receive is _empty
+        self.again()
+
+
+def _empty(_limit: int) -> int:
+    return 0

@@ -1,0 +1,65 @@
+"""Testbeds of real processes that a test can kill and start again, one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bellwire.agent.testbed import Part, Prepared, prepare
+
+
+class Processes:
+    """The processes of a prepared testbed, by name."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self._parts = {part.name: part for part in prepared.parts}
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+
+    async def start(self, name: str) -> None:
+        """Start one process and wait until it says that it is ready."""
+        part: Part = self._parts[name]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bellwire.shell", part.command, str(part.config), "--until-eof"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        self._running[name] = process
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert json.loads(line)["ready"] == name
+
+    async def kill(self, name: str) -> None:
+        """End one process as `kill -9` does."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async def stop(self, name: str) -> int:
+        """Ask one process to end and return its exit code."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGTERM)
+        return await process.wait()
+
+    async def close(self) -> None:
+        """End whatever still runs."""
+        for name in list(self._running):
+            await self.kill(name)
+
+
+@asynccontextmanager
+async def processes(testbed: Path, directory: Path) -> AsyncIterator[Processes]:
+    """All processes of a testbed, ready."""
+    running = Processes(prepare(testbed, directory))
+    try:
+        for part in running.prepared.parts:
+            await running.start(part.name)
+        yield running
+    finally:
+        await running.close()

@@ -1,0 +1,181 @@
+"""The contract check finds what is wrong with a backend. A sound one is checked over sockets in the e2e tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bellwire.backends.contract import ContractViolation, check_backend
+from bellwire.backends.interface import BackendSinkCapable
+from bellwire.backends.mock import MockBackend
+from bellwire.protocols.ids import LinkId, NodeId, QubitName
+from bellwire.protocols.instructions import (
+    AnyCompletion,
+    AnyInstruction,
+    Apply,
+    Discard,
+    Failed,
+    Gate,
+    Initialise,
+    WindowEnded,
+)
+from bellwire.protocols.node import Batch, QubitKind
+from bellwire.sim.preset import load_preset
+from bellwire.sim.topology import WorldLink, WorldNode
+from bellwire.sim.world import World
+from bellwire.transport.clock import local_time_ns
+
+ALICE, BOB, STATION, LINK = NodeId("alice"), NodeId("bob"), NodeId("station"), LinkId("link")
+QUBITS = {"c0": "communication", "s0": "storage"}
+
+
+class IdealBackend(MockBackend):
+    """A sound backend in the test's own process: a mock that asks an ideal world. Subclasses spoil one thing each."""
+
+    node = ALICE
+
+    def __init__(self) -> None:
+        super().__init__(QUBITS)
+        kinds = {QubitName(name): QubitKind(kind) for name, kind in QUBITS.items()}
+        self.world = World(
+            preset=load_preset("ideal"),
+            nodes=[WorldNode(node=node, model="ideal", qubits=kinds) for node in (ALICE, BOB)],
+            links=[WorldLink(link_id=LINK, ends=(ALICE, BOB), station=STATION, model="ideal")],
+            seed=1,
+            start_ns=local_time_ns(),
+        )
+        self.qubits = tuple((qubit.name, qubit.kind) for qubit in self.world.qubits(self.node))
+
+    def submit(self, batch: Batch) -> None:
+        # Windows here never gather all parties, and time is made to pass at once.
+        now_ns = local_time_ns()
+        self.world.submit(self.node, batch.number, batch.instructions, now_ns)
+        deadline_ns = self.world.next_deadline_ns()
+        if deadline_ns is not None and deadline_ns < now_ns + 10**9:
+            self.world.handle_deadline(deadline_ns)
+        for done in self.world.take_completions():
+            self.answer(done.batch_id, done.completions)
+
+    def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        if self._sink is not None:
+            self._sink.completed(number, completions)
+
+
+class StationBackend(IdealBackend):
+    node = STATION
+
+
+class NeverConnects(IdealBackend):
+    async def connect(self, sink: BackendSinkCapable) -> None:
+        self._sink = sink
+
+
+class AnswersTwice(IdealBackend):
+    def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        super().answer(number, completions)
+        super().answer(number, completions)
+
+
+class AnswersShort(IdealBackend):
+    def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        super().answer(number, completions[:1])
+
+
+class CarriesOn(IdealBackend):
+    """Executes what comes after a failure."""
+
+    def submit(self, batch: Batch) -> None:
+        done: list[AnyCompletion] = []
+        for instruction in batch.instructions:
+            self.world.submit(self.node, batch.number, (instruction,), local_time_ns())
+            done += [completion for one in self.world.take_completions() for completion in one.completions]
+        failed = next((place for place, one in enumerate(done) if isinstance(one, Failed)), len(done))
+        self.answer(batch.number, tuple(done[:failed]) + (Failed(text="no"),) * (len(done) - failed))
+
+
+class ForgetsDiscards(IdealBackend):
+    def submit(self, batch: Batch) -> None:
+        kept = tuple(Initialise(qubit=one.qubit) if isinstance(one, Discard) else one for one in batch.instructions)
+        super().submit(Batch(number=batch.number, instructions=kept))
+
+
+class RefusesFreeDiscards(IdealBackend):
+    def submit(self, batch: Batch) -> None:
+        first = batch.instructions[0]
+        if isinstance(first, Discard) and first.qubit not in self.world.held(self.node):
+            self.answer(batch.number, (Failed(text="it is free already"),) * len(batch.instructions))
+        else:
+            super().submit(batch)
+
+
+class FlipsPhases(IdealBackend):
+    """Takes Z for X."""
+
+    def submit(self, batch: Batch) -> None:
+        turned = tuple(
+            Apply(gate=Gate.Z, qubits=one.qubits) if isinstance(one, Apply) and one.gate is Gate.X else one
+            for one in batch.instructions
+        )
+        super().submit(Batch(number=batch.number, instructions=turned))
+
+
+class GivesZero(MockBackend):
+    """Nothing but a mock: every measurement gives 0, and a qubit that is not there is measured too."""
+
+    def execute(self, instruction: AnyInstruction) -> AnyCompletion:
+        qubit = getattr(instruction, "qubit", None)
+        if qubit is not None and qubit not in dict(self.qubits):
+            return Failed(text="there is no such qubit")
+        return super().execute(instruction)
+
+
+class TimesOutLoudly(IdealBackend):
+    def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        loud = tuple(Failed(text="nobody came") if isinstance(one, WindowEnded) else one for one in completions)
+        super().answer(number, loud)
+
+
+SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
+    (NeverConnects, "connects"),
+    (AnswersTwice, "answered-once"),
+    (AnswersShort, "one-completion-each"),
+    (CarriesOn, "failure-ends-the-batch"),
+    (ForgetsDiscards, "a-free-qubit-is-refused"),
+    (RefusesFreeDiscards, "discard-is-idempotent"),
+    (FlipsPhases, "x-gives-1"),
+    (TimesOutLoudly, "arm-times-out"),
+]
+
+
+async def test_check_backend_of_sound_end_holds_every_rule() -> None:
+    report = await check_backend(IdealBackend, link_id=LINK)
+    assert not report.skipped
+    assert {"x-gives-1", "cz-turns-a-phase", "arm-times-out", "cancel-ends-a-window", "close-frees"} <= set(report.held)
+
+
+async def test_check_backend_of_sound_station_checks_windows_alone() -> None:
+    report = await check_backend(StationBackend, link_id=LINK)
+    assert not report.skipped
+    assert "arm-times-out" in report.held
+    assert "x-gives-1" not in report.held
+
+
+async def test_check_backend_without_a_link_skips_windows() -> None:
+    report = await check_backend(IdealBackend)
+    assert set(report.skipped) == {"arm-comes-last", "arm-times-out", "cancel-ends-a-window"}
+    assert set(report.skipped.values()) == {"needs a link_id"}
+
+
+@pytest.mark.parametrize(("factory", "rule"), SPOILT, ids=[factory.__name__ for factory, _ in SPOILT])
+async def test_check_backend_of_spoilt_backend_names_the_rule(factory: Callable[[], MockBackend], rule: str) -> None:
+    with pytest.raises(ContractViolation) as violation:
+        await check_backend(factory, link_id=LINK, timeout_s=0.2)
+    assert violation.value.rule == rule
+    assert str(violation.value).startswith(f"{rule}: ")
+
+
+async def test_check_backend_of_mere_mock_finds_no_physics() -> None:
+    with pytest.raises(ContractViolation) as violation:
+        await check_backend(lambda: GivesZero(QUBITS))
+    assert violation.value.rule in {"failure-ends-the-batch", "a-free-qubit-is-refused"}

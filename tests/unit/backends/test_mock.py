@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bellwire.backends.interface import BackendContext
+from bellwire.backends.mock import MockBackend, create_backend
+from bellwire.protocols.errors import BackendError, ConfigError
+from bellwire.protocols.ids import LinkId, QubitName, WindowId
+from bellwire.protocols.instructions import Arm, Done, Failed, Initialise, Measure, Measured, WindowEnded
+from bellwire.protocols.node import Batch, QubitKind
+
+from .conftest import RecordingSink
+
+QUBIT = QubitName("c0")
+INITIALISE, MEASURE = Initialise(qubit=QUBIT), Measure(qubit=QUBIT)
+ARM = Arm(window_id=WindowId("w"), link_id=LinkId("l"), qubit=QUBIT, timeout_ns=1)
+
+
+async def connected(sink: RecordingSink) -> MockBackend:
+    backend = MockBackend({"c0": "communication"})
+    await backend.connect(sink)
+    assert await sink.next() == ("connected", ((QUBIT, QubitKind.COMMUNICATION),))
+    return backend
+
+
+async def test_mock_without_script_does_everything(sink: RecordingSink) -> None:
+    backend = await connected(sink)
+    backend.submit(Batch(number=7, instructions=(INITIALISE, MEASURE, ARM)))
+    ended = WindowEnded(window_id=WindowId("w"), attempts=0)
+    assert await sink.next() == ("completed", 7, (Done(), Measured(bit=0), ended))
+    assert [batch.number for batch in backend.batches] == [7]
+
+
+async def test_mock_with_script_answers_in_its_order(sink: RecordingSink) -> None:
+    backend = await connected(sink)
+    backend.script(Measure, Measured(bit=1), Failed(text="the laser is out"))
+    backend.submit(Batch(number=1, instructions=(MEASURE, MEASURE, INITIALISE)))
+    _, _, completions = await sink.next()
+    assert completions[:2] == (Measured(bit=1), Failed(text="the laser is out"))
+    assert isinstance(completions[2], Failed)
+
+
+async def test_mock_on_hold_answers_when_released(sink: RecordingSink) -> None:
+    backend = await connected(sink)
+    backend.hold()
+    for number in (1, 2, 3):
+        backend.submit(Batch(number=number, instructions=(INITIALISE,)))
+    await backend.submitted(3)
+    assert sink.events.empty()
+    backend.release(1)
+    assert (await sink.next())[:2] == ("completed", 1)
+    assert sink.events.empty()
+    backend.release()
+    assert (await sink.next())[:2] == ("completed", 2)
+    assert (await sink.next())[:2] == ("completed", 3)
+
+
+async def test_mock_lost_forgets_batches_and_comes_back(sink: RecordingSink) -> None:
+    backend = await connected(sink)
+    backend.hold()
+    backend.submit(Batch(number=1, instructions=(INITIALISE,)))
+    backend.lose("unplugged")
+    assert await sink.next() == ("lost", "unplugged")
+    backend.release()
+    backend.come_up()
+    assert (await sink.next())[0] == "connected"
+    backend.submit(Batch(number=2, instructions=(INITIALISE,)))
+    assert (await sink.next())[:2] == ("completed", 2)
+    assert backend.connects == 2
+
+
+async def test_mock_told_to_fail_refuses_to_connect(sink: RecordingSink) -> None:
+    backend = MockBackend()
+    backend.connect_error = BackendError("no device file")
+    with pytest.raises(BackendError, match="no device file"):
+        await backend.connect(sink)
+
+
+async def test_mock_closed_is_silent(sink: RecordingSink) -> None:
+    backend = await connected(sink)
+    backend.submit(Batch(number=1, instructions=(INITIALISE,)))
+    await backend.close()
+    assert backend.closed
+    assert sink.events.empty()
+    with pytest.raises(BackendError):
+        backend.come_up()
+
+
+def test_create_backend_with_qubits_takes_them(context: BackendContext) -> None:
+    context = dataclasses.replace(context, options={"qubits": {"a": "storage"}})
+    backend = create_backend(context)
+    assert isinstance(backend, MockBackend)
+    assert backend.qubits == ((QubitName("a"), QubitKind.STORAGE),)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"qbits": {}}, "unknown option 'qbits'"),
+        ({"qubits": {"a": "flux"}}, "expected a table"),
+        ({"qubits": 3}, "table"),
+    ],
+)
+def test_create_backend_with_wrong_options_says_so(
+    context: BackendContext, options: dict[str, object], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        create_backend(dataclasses.replace(context, options=options))

@@ -1,0 +1,172 @@
+"""Keys in a temporary directory, and hubs and connections that are closed whatever a test does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import zmq
+
+from bellwire.protocols.codec import Codec
+from bellwire.protocols.endpoint import Endpoint
+from bellwire.protocols.ids import BROKER, Epoch, NodeId
+from bellwire.protocols.messages import Message, Role, SessionHello
+from bellwire.transport.connection import Connection
+from bellwire.transport.driver import Driver
+from bellwire.transport.hub import Hub
+from bellwire.transport.keys import AuthorizedKeys, KeyPair, generate, load_secret
+
+ANY_PORT = "tcp://127.0.0.1:*"
+PATIENCE_S = 10
+
+
+class Keys:
+    """Makes keys; those in `authorized` are let in by the hubs of a test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authorized = directory / "authorized"
+        self._others = directory / "others"
+        self.broker = self.pair("broker", Role.BROKER)
+
+    def pair(self, name: str, role: Role = Role.AGENT, *, stranger: bool = False) -> KeyPair:
+        """A new key pair."""
+        return load_secret(generate(self._others if stranger else self.authorized, NodeId(name), role))
+
+
+class Client:
+    """A connection without an endpoint: it says what a test wants and keeps what it hears."""
+
+    def __init__(
+        self, endpoint: str, keys: KeyPair, server: KeyPair, report: Callable[[str], None] | None = None
+    ) -> None:
+        self.name = keys.name
+        self.heard: asyncio.Queue[tuple[NodeId, bytes]] = asyncio.Queue()
+        self.connection = Connection(
+            endpoint, keys, server.public, lambda peer, data: self.heard.put_nowait((peer, data)), report=report
+        )
+        self.connection.start()
+        self._codec = Codec()
+
+    def say(self, peer: str, data: bytes) -> None:
+        """Send bytes to a participant."""
+        assert self.connection.send(NodeId(peer), data)
+
+    def hello(self, epoch: int, peer: str = BROKER) -> None:
+        """Greet the hub as incarnation `epoch`."""
+        hello = SessionHello(epoch=Epoch(epoch), request_id=1, versions=(1,), role=Role.AGENT, heartbeat_ns=10**9)
+        self.say(peer, self._codec.encode(hello))
+
+    async def hear(self) -> tuple[NodeId, bytes]:
+        """The next message, whatever it is, and who it is from."""
+        return await asyncio.wait_for(self.heard.get(), PATIENCE_S)
+
+    async def hear_message(self) -> Message:
+        """The next message, decoded."""
+        return self._codec.decode((await self.hear())[1])
+
+    async def greet(self, epoch: int) -> Message:
+        """Greet the hub and hear its answer."""
+        self.hello(epoch)
+        return await self.hear_message()
+
+    async def close(self) -> None:
+        """Vanish without a goodbye."""
+        await self.connection.close()
+
+
+class Host:
+    """A relaying hub with the endpoint that its owner would give it."""
+
+    def __init__(self, keys: Keys, *, bind: str = ANY_PORT, relay: bool = True, epoch: int = 1_000) -> None:
+        self.delivered: list[tuple[NodeId, bytes]] = []
+        self.reports: asyncio.Queue[str] = asyncio.Queue()
+        self.core = Endpoint(BROKER, Role.BROKER, Epoch(epoch))
+        self.hub = Hub(
+            BROKER,
+            bind,
+            keys.broker,
+            AuthorizedKeys(keys.authorized),
+            self._deliver,
+            relay,
+            drained=self._drained,
+            epoch=Epoch(epoch),
+            report=self.reports.put_nowait,
+        )
+        self.hub.follow(self.core)
+        self.driver = Driver(self.core, self.hub.send)
+
+    def _deliver(self, peer: NodeId, data: bytes) -> None:
+        self.delivered.append((peer, data))
+        self.driver.deliver(peer, data)
+
+    def _drained(self) -> None:
+        self.driver.poke()
+
+    async def close(self) -> None:
+        """Stop."""
+        self.driver.close()
+        await self.hub.close()
+
+
+class Yard:
+    """Makes hubs, clients and raw sockets, and closes them at the end of the test."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self._open: list[Host | Client] = []
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+
+    async def host(self, *, bind: str = ANY_PORT, relay: bool = True) -> Host:
+        """A hub that listens."""
+        host = Host(self.keys, bind=bind, relay=relay)
+        self._open.append(host)
+        await host.hub.start()
+        return host
+
+    def client(self, host: Host, keys: KeyPair, report: Callable[[str], None] | None = None) -> Client:
+        """A client that begins to connect."""
+        client = Client(host.hub.endpoint, keys, self.keys.broker, report)
+        self._open.append(client)
+        return client
+
+    async def greeted(self, host: Host, name: str, epoch: int = 1) -> Client:
+        """A client with a new key, bound to the hub."""
+        client = self.client(host, self.keys.pair(name))
+        await client.greet(epoch)
+        return client
+
+    def raw(self, host: Host, keys: KeyPair, routing_id: bytes = b"") -> zmq.Socket[bytes]:
+        """A plain socket, for what a `Connection` would never send."""
+        socket = self._context.socket(zmq.DEALER)
+        self._sockets.append(socket)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.keys.broker.public)
+        if routing_id:
+            socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        socket.connect(host.hub.endpoint)
+        return socket
+
+    async def close(self) -> None:
+        """Close everything."""
+        for socket in self._sockets:
+            socket.close()
+        self._context.term()
+        for each in reversed(self._open):
+            await each.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path)
+
+
+@pytest.fixture
+async def yard(keys: Keys) -> AsyncIterator[Yard]:
+    yard = Yard(keys)
+    yield yard
+    await yard.close()
