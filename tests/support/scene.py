@@ -147,8 +147,9 @@ def leaks(bed: VirtualTestbed, nodes: Iterable[NodeId] = (ALICE, BOB)) -> list[s
         if brain.gates.gates:
             found.append(f"{name} has gates {list(brain.gates.gates)}")
         for link in brain.links.values():
-            if link.requests or link.windows or link.pairs:
-                found.append(f"{name}: {list(link.requests)}, {list(link.windows)}, {list(link.pairs)}")
+            book = link.book
+            if book.requests or book.windows or book.pairs:
+                found.append(f"{name}: {list(book.requests)}, {list(book.windows)}, {list(book.pairs)}")
     found += [f"{name} has windows" for name, brain in bed.stations.items() if brain.station.windows]
     return found
 

@@ -15,7 +15,7 @@ from bellwire.backends.interface import NodeBackend
 from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER, NodeId
-from bellwire.protocols.link import LinkSettings
+from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Role, SessionAck
 from bellwire.protocols.station import StationLink
 from bellwire.sim.backend import SimBackend

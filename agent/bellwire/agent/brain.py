@@ -13,7 +13,8 @@ from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.gates import Gates
 from bellwire.protocols.ids import BROKER, LinkId, NetworkTimeNs, NodeId, PairId
 from bellwire.protocols.limits import MAX_TEXT_CHARS
-from bellwire.protocols.link import LinkEnd, LinkSettings
+from bellwire.protocols.link import LinkEnd
+from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import (
     GateOpen,
     GateOutcome,
@@ -53,7 +54,7 @@ class AgentBrain:
         self._application_timeout_ns = application_timeout_ns
         for settings in links:
             link = LinkEnd(self.node, settings, self._announce)
-            link.on_pair_ended = self._pair_ended
+            link.pairs.on_pair_ended = self._pair_ended
             self.links[settings.link_id] = link
             self._by_peer[settings.peer] = link
         self.registers = Registers(self.node, self.find_pair)
@@ -71,7 +72,7 @@ class AgentBrain:
     def find_pair(self, pair_id: PairId) -> PairEnd | None:
         """This node's half of a pair, if it holds one."""
         for link in self.links.values():
-            pair = link.pairs.get(pair_id)
+            pair = link.book.pairs.get(pair_id)
             if pair is not None:
                 return pair
         return None
@@ -93,13 +94,17 @@ class AgentBrain:
         handle = self.endpoint.handle
         handle(LinkCreate, self._create)
         handle(LinkAdd, lambda peer, message: self._link(message.link_id).add(peer, message))
-        handle(HeraldOpen, lambda peer, message: self._link(message.link_id).open(peer, message, message.request_id))
-        handle(HeraldReport, lambda peer, message: self._link(message.link_id).report(peer, message))
-        handle(HeraldClose, lambda peer, message: self._link(message.link_id).close(peer, message))
         handle(
-            PairConfirm, lambda peer, message: self._link(message.link_id).confirm(peer, message, message.request_id)
+            HeraldOpen,
+            lambda peer, message: self._link(message.link_id).windows.open(peer, message, message.request_id),
         )
-        handle(PairRelease, lambda peer, message: self._link(message.link_id).released(peer, message))
+        handle(HeraldReport, lambda peer, message: self._link(message.link_id).windows.report(peer, message))
+        handle(HeraldClose, lambda peer, message: self._link(message.link_id).windows.close(peer, message))
+        handle(
+            PairConfirm,
+            lambda peer, message: self._link(message.link_id).pairs.confirm(peer, message, message.request_id),
+        )
+        handle(PairRelease, lambda peer, message: self._link(message.link_id).pairs.released(peer, message))
         handle(GateRequest, self._gate)
         handle(GateOpen, self.gates.open)
         handle(GateOutcome, lambda peer, message: self.gates.outcome(peer, message, message.request_id))
@@ -167,18 +172,21 @@ class AgentBrain:
         )
 
         def answered(answer: Answer) -> None:
-            if isinstance(answer, RequestError) and pair.pair_id in link.pairs:
-                link.release(pair, f"the application did not take it: {answer}")
+            if isinstance(answer, RequestError) and pair.pair_id in link.book.pairs:
+                link.pairs.release(pair, f"the application did not take it: {answer}")
 
         self.endpoint.ask(pair.owner, ok, self.endpoint.now_ns + self._application_timeout_ns, answered)
 
     def _pair_used(self, pair: PairEnd) -> None:
         """An application has begun to use its half: from now on it is one of its registers."""
-        self.link_to(pair.peer).forget(pair)
+        self.link_to(pair.peer).pairs.forget(pair)
 
     def _pair_ended(self, pair: PairEnd, why: str) -> None:
         message = LinkExpire(
-            create_id=pair.create_id, pair_id=pair.pair_id, sequence_number=pair.sequence_number, text=why[:MAX_TEXT_CHARS]
+            create_id=pair.create_id,
+            pair_id=pair.pair_id,
+            sequence_number=pair.sequence_number,
+            text=why[:MAX_TEXT_CHARS],
         )
         self._inform(pair.owner, message)
 
@@ -194,12 +202,12 @@ class AgentBrain:
         self.gates.peer_lost(peer, loss, why)
         for link in self.links.values():
             link.peer_lost(peer, loss, why)
-            for request in list(link.requests.values()):
+            for request in list(link.book.requests.values()):
                 if request.originator and request.spec.application == peer:
                     link.fail_request(request, RequestError(ErrorCode.PEER_LOST, why))
-            for pair in list(link.pairs.values()):
+            for pair in list(link.book.pairs.values()):
                 if pair.owner == peer:
-                    link.release(pair, f"its application is gone: {why}")
+                    link.pairs.release(pair, f"its application is gone: {why}")
         self.registers.release_all(peer)
 
     def _backend_lost(self, why: str) -> None:

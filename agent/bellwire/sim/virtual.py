@@ -11,7 +11,7 @@ from bellwire.agent.station import StationBrain
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
-from bellwire.protocols.link import LinkSettings
+from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Request, Role, SessionAck
 from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.session import SessionSettings

@@ -145,7 +145,7 @@ class Gates:
         pair = self._find_pair(message.pair_id)
         if pair is None or pair.peer != peer:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{peer} and this node share no pair {message.pair_id}")
-        self._link_to(peer).used_by_peer(pair)
+        self._link_to(peer).pairs.used_by_peer(pair)
         if pair.state is not PairState.CONFIRMED:
             raise RequestError(ErrorCode.REJECTED, f"{message.pair_id} is {pair.state} at the target")
         if pair.owner not in ("", message.application):
@@ -256,9 +256,9 @@ class Gates:
         gate.pair.on_ended = None
         link = self._link_to(gate.pair.peer)
         if gate.pair.state is PairState.CONSUMED:
-            link.forget(gate.pair)
+            link.pairs.forget(gate.pair)
         elif error is not None and gate.pair.state is PairState.RESERVED:
-            link.release(gate.pair, f"its gate ended: {error}")
+            link.pairs.release(gate.pair, f"its gate ended: {error}")
         if error is not None and gate.outcome_request is not None:
             endpoint.fail(gate.pair.peer, gate.outcome_request, error)
         self._unlock(gate)

@@ -1,0 +1,79 @@
+"""What one end of a link remembers: its requests, windows and pairs, and how the ended ones ended (spec 2)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
+from bellwire.protocols.herald import SCHEMES, WindowEnd
+from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId
+from bellwire.protocols.limits import MAX_NAME_CHARS, MAX_TOMBSTONES
+from bellwire.protocols.node import Node
+from bellwire.protocols.pairs import PairEnd
+from bellwire.protocols.queue import LinkRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """What an end is told of its link. Durations in nanoseconds on the network's clock.
+
+    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration.
+    """
+
+    link_id: LinkId
+    peer: NodeId
+    station: NodeId
+    primary: bool
+    scheme: str = "double-click"
+    attempts: int = 1
+    window_timeout_ns: int = 2_000_000_000
+    report_timeout_ns: int = 500_000_000
+    pair_lifetime_ns: int = 5_000_000_000
+    backoff_ns: int = 2_000_000
+    goodness: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in SCHEMES:
+            raise ValueError(f"scheme {self.scheme!r} is not one of {', '.join(SCHEMES)}")
+        if not 1 <= len(self.link_id) <= MAX_NAME_CHARS:
+            raise ValueError(f"a link's name has 1 to {MAX_NAME_CHARS} characters: ids are made from it")
+        if not 0.0 <= self.goodness <= 1.0:
+            raise ValueError("goodness must lie in 0..1")
+
+
+class LinkBook:
+    """The tables that the parts of a link's end share."""
+
+    def __init__(self, node: Node, settings: LinkSettings) -> None:
+        self.node = node
+        self.settings = settings
+        self.requests: OrderedDict[CreateId, LinkRequest] = OrderedDict()
+        self.windows: dict[WindowId, WindowEnd] = {}
+        self.pairs: dict[PairId, PairEnd] = {}
+        self.ended: OrderedDict[str, str] = OrderedDict()
+        """Why windows and pairs ended, the last ones of them."""
+
+    def bury(self, subject: str, why: str) -> None:
+        """Remember how a window or a pair ended, so that a late message about it can be answered."""
+        self.ended[subject] = why
+        if len(self.ended) > MAX_TOMBSTONES:
+            self.ended.popitem(last=False)
+
+    def settled(self, pair: PairEnd) -> None:
+        """A heralded pair is confirmed or gone: it is no longer under way for its request."""
+        request = self.requests.get(pair.create_id)
+        if pair.under_way and request is not None:
+            request.under_way -= 1
+        pair.under_way = False
+
+    def only(self, peer: NodeId, allowed: NodeId) -> None:
+        """Check that a message came from the one participant that may send it.
+
+        Raises:
+            RemoteProtocolError: DENIED, when it came from another.
+        """
+        if peer != allowed:
+            raise RemoteProtocolError(
+                f"{peer} has no part in this on {self.settings.link_id}", "2 §5", ErrorCode.DENIED
+            )

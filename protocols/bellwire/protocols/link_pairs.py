@@ -1,0 +1,164 @@
+"""The pairs of one end of a link: from the herald to the confirmation by both ends, and to their end (spec 2 §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bellwire.protocols.endpoint import Answer
+from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
+from bellwire.protocols.herald import WindowEnd
+from bellwire.protocols.ids import NetworkTimeNs, NodeId, WindowId, pair_id
+from bellwire.protocols.instructions import BellState
+from bellwire.protocols.limits import MAX_TEXT_CHARS
+from bellwire.protocols.link_book import LinkBook
+from bellwire.protocols.messages import PairConfirm, PairConfirmed, PairRelease, Reply, SessionAck
+from bellwire.protocols.pairs import ENDED, PairEnd, PairInput, PairState
+from bellwire.protocols.queue import LinkRequest
+
+
+class LinkPairs:
+    """Has every heralded pair confirmed by the other end, hands it over, and sees to it that no end keeps half of nothing."""
+
+    def __init__(self, book: LinkBook, on_pair: Callable[[LinkRequest, PairEnd], None]) -> None:
+        self._book = book
+        self._node = book.node
+        self._settings = book.settings
+        self._on_pair = on_pair
+        self._sequence = 0
+        self.on_pair_ended: Callable[[PairEnd, str], None] | None = None
+
+    def heralded(self, window: WindowEnd, bell_state: BellState) -> None:
+        """A window has brought a pair: have it confirmed."""
+        endpoint, settings = self._node.endpoint, self._settings
+        self._book.bury(window.window_id, "heralded")
+        pair = PairEnd(
+            pair_id=pair_id(window.window_id, window.attempt),
+            create_id=window.create_id,
+            peer=settings.peer,
+            owner=NodeId(""),
+            qubit=window.qubit,
+            bell_state=bell_state,
+            expires_ns=NetworkTimeNs(endpoint.network_time_ns() + settings.pair_lifetime_ns),
+            confirmed=self._pair_confirmed,
+            ended=self._pair_ended,
+        )
+        pair.heralded_ns = endpoint.now_ns
+        self._book.pairs[pair.pair_id] = pair
+        self._expire_at(pair, pair.expires_ns)
+        self._node.note("PairHeralded", pair.pair_id, window.window_id, window.create_id, detail=pair.bell_state)
+        if settings.primary:
+            self._offer(pair)
+        elif window.claim is not None:
+            number, claim = window.claim
+            self._settle(pair, number, claim)
+
+    def _expire_at(self, pair: PairEnd, network_ns: int) -> None:
+        if pair.timer is not None:
+            pair.timer.cancel()
+        endpoint = self._node.endpoint
+        pair.timer = endpoint.timers.at(
+            endpoint.local_time_ns(network_ns), lambda: pair.step(PairInput.EXPIRE, "its lifetime is over")
+        )
+
+    def _offer(self, pair: PairEnd) -> None:
+        """The primary numbers its half and has the secondary confirm that it holds the other one."""
+        self._sequence += 1
+        pair.sequence_number = self._sequence
+        endpoint = self._node.endpoint
+        message = PairConfirm(
+            link_id=self._settings.link_id,
+            pair_id=pair.pair_id,
+            create_id=pair.create_id,
+            sequence_number=pair.sequence_number,
+            bell_state=pair.bell_state,
+            expires_ns=pair.expires_ns,
+        )
+
+        def confirmed(answer: Answer) -> None:
+            if pair.state is not PairState.HERALDED:
+                return
+            if not isinstance(answer, RequestError):
+                pair.step(PairInput.CONFIRM)
+            elif answer.code not in (ErrorCode.PEER_LOST, ErrorCode.TIMEOUT):
+                pair.step(PairInput.REFUSED, str(answer))
+
+        endpoint.ask(self._settings.peer, message, endpoint.local_time_ns(pair.expires_ns), confirmed)
+
+    def confirm(self, peer: NodeId, message: PairConfirm, number: int) -> Reply | None:
+        """The primary holds its half. The answer waits while this end's own window is not over (spec 2 §4.1)."""
+        self._book.only(peer, self._settings.peer)
+        if self._settings.primary:
+            raise RemoteProtocolError("only the primary end confirms first", "2 §4.1", ErrorCode.DENIED)
+        pair = self._book.pairs.get(message.pair_id)
+        if pair is not None and pair.state is PairState.HERALDED:
+            self._settle(pair, number, message)
+            return None
+        window = self._book.windows.get(WindowId(message.pair_id.rpartition("/")[0]))
+        if pair is None and window is not None:
+            window.claim = (number, message)
+            return None
+        why = self._book.ended.get(message.pair_id) or (f"it is {pair.state}" if pair is not None else "it never was")
+        raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.pair_id} is not held here: {why}")
+
+    def used_by_peer(self, pair: PairEnd) -> None:
+        """The peer uses a pair, so it has confirmed it, even where its answer is still on the way (spec 2 §4.1)."""
+        if self._settings.primary and pair.state is PairState.HERALDED:
+            pair.step(PairInput.CONFIRM)
+
+    def _settle(self, pair: PairEnd, number: int, claim: PairConfirm) -> None:
+        """The secondary compares the primary's word with its own half."""
+        endpoint = self._node.endpoint
+        if claim.pair_id != pair.pair_id or claim.bell_state is not pair.bell_state:
+            text = (
+                f"{pair.pair_id} in {pair.bell_state} is held here, {claim.pair_id} in {claim.bell_state} was claimed"
+            )
+            endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.REJECTED, text))
+            pair.step(PairInput.REFUSED, text)
+            return
+        pair.sequence_number = claim.sequence_number
+        pair.expires_ns = claim.expires_ns
+        self._expire_at(pair, claim.expires_ns)
+        endpoint.reply(self._settings.peer, number, PairConfirmed())
+        pair.step(PairInput.CONFIRM)
+
+    def _pair_confirmed(self, pair: PairEnd) -> None:
+        self._node.note("PairConfirmed", pair.pair_id, pair.create_id)
+        request = self._book.requests.get(pair.create_id)
+        if request is None:
+            self.release(pair, "its request has ended")
+            return
+        self._book.settled(pair)
+        pair.owner = request.spec.application
+        request.pair()
+        self._on_pair(request, pair)
+
+    def release(self, pair: PairEnd, why: str) -> None:
+        """Give an unused pair up, and tell the peer so until it knows."""
+        if pair.state in ENDED:
+            return
+        pair.step(PairInput.RELEASE, why)
+        endpoint = self._node.endpoint
+        message = PairRelease(link_id=self._settings.link_id, pair_id=pair.pair_id, reason=why[:MAX_TEXT_CHARS])
+        endpoint.ask(self._settings.peer, message, endpoint.local_time_ns(pair.expires_ns), lambda _: None)
+
+    def released(self, peer: NodeId, message: PairRelease) -> Reply:
+        """The peer has given a pair up."""
+        self._book.only(peer, self._settings.peer)
+        pair = self._book.pairs.get(message.pair_id)
+        if pair is not None:
+            pair.step(PairInput.FORSAKEN, f"{peer} gave it up: {message.reason}")
+        return SessionAck()
+
+    def forget(self, pair: PairEnd) -> None:
+        """Drop a consumed pair from the table: its qubit is back with the hardware, or the user's own."""
+        self._book.pairs.pop(pair.pair_id, None)
+        self._book.bury(pair.pair_id, "it was consumed")
+
+    def _pair_ended(self, pair: PairEnd, why: str) -> None:
+        self._book.pairs.pop(pair.pair_id, None)
+        self._book.bury(pair.pair_id, why)
+        self._node.note("PairEnded", pair.pair_id, pair.create_id, detail=f"{pair.state}: {why}")
+        self._book.settled(pair)
+        self._node.discard(pair.qubit)
+        if pair.announced and self.on_pair_ended is not None:
+            self.on_pair_ended(pair, why)

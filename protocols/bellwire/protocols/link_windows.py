@@ -1,0 +1,227 @@
+"""The windows of one end of a link: opened by the primary, followed by the other end (spec 2 §3)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from bellwire.protocols.endpoint import Answer
+from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
+from bellwire.protocols.herald import NO_HERALD, SCHEMES, WindowEnd, WindowInput
+from bellwire.protocols.ids import CreateId, NodeId, QubitName, WindowId
+from bellwire.protocols.instructions import AnyCompletion, Arm, BellState, Cancel, WindowEnded
+from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_TEXT_CHARS
+from bellwire.protocols.link_book import LinkBook
+from bellwire.protocols.messages import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, Reply, SessionAck
+from bellwire.protocols.node import QubitKind, failure
+from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
+
+
+class LinkWindows:
+    """Opens windows, arms the hardware for them, and makes a herald of what the hardware and the station say."""
+
+    def __init__(self, book: LinkBook, on_herald: Callable[[WindowEnd, BellState], None]) -> None:
+        self._book = book
+        self._node = book.node
+        self._settings = book.settings
+        self._on_herald = on_herald
+        self._deferred: OrderedDict[WindowId, tuple[int, HeraldOpen]] = OrderedDict()
+        self._opened = 0
+        self._backing_off = False
+        book.node.on_free.append(self.schedule)
+
+    def schedule(self) -> None:
+        """Open windows, at the primary; take deferred ones, at the secondary, while communication qubits are free."""
+        while self._deferred and self._node.qubits.free(QubitKind.COMMUNICATION):
+            _, (number, message) = self._deferred.popitem(last=False)
+            self._follow(message)
+            self._node.endpoint.reply(self._settings.peer, number, HeraldReady())
+        if not self._settings.primary or self._backing_off or not self._node.backend_up:
+            return
+        for request in sorted(self._book.requests.values(), key=lambda request: -request.spec.priority):
+            while request.state is RequestState.QUEUED and request.missing > 0:
+                qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
+                if qubit is None:
+                    return
+                self._lead(request, qubit)
+
+    def _lead(self, request: LinkRequest, qubit: QubitName) -> None:
+        endpoint, settings = self._node.endpoint, self._settings
+        self._opened += 1
+        window_id = WindowId(f"{settings.link_id}-{endpoint.epoch:x}-{self._opened}")
+        message = HeraldOpen(
+            link_id=settings.link_id,
+            window_id=window_id,
+            create_id=request.create_id,
+            scheme=settings.scheme,
+            start_ns=endpoint.network_time_ns(),
+            attempts=settings.attempts,
+            timeout_ns=settings.window_timeout_ns,
+        )
+        request.under_way += 1
+        self._open(message, qubit)
+        deadline_ns = endpoint.now_ns + settings.window_timeout_ns
+
+        def opened(answer: Answer) -> None:
+            window = self._book.windows.get(window_id)
+            if isinstance(answer, RequestError) and window is not None:
+                window.step(WindowInput.ABORT, str(answer))
+                if answer.code is ErrorCode.UNKNOWN_ID and request.create_id in self._book.requests:
+                    request.step(RequestInput.FAIL, RequestError(ErrorCode.REJECTED, answer.text))
+
+        for party in (settings.peer, settings.station):
+            endpoint.ask(party, message, deadline_ns, opened)
+
+    def open(self, peer: NodeId, message: HeraldOpen, number: int) -> Reply | None:
+        """The primary opens a window. Without a free qubit the answer waits for one (spec 2 §3.2)."""
+        self._book.only(peer, self._settings.peer)
+        if self._settings.primary:
+            raise RemoteProtocolError("only the primary end opens windows", "2 §3.1", ErrorCode.DENIED)
+        if message.create_id not in self._book.requests:
+            raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.create_id} is not in the queue")
+        request = self._book.requests[message.create_id]
+        if request.state is RequestState.OFFERED:
+            # The primary has the request in its queue; its answer that says so is still on the way (spec 2 §2.2).
+            request.step(RequestInput.ACCEPTED)
+        if message.window_id in self._book.windows or message.window_id in self._book.ended:
+            raise RemoteProtocolError(f"{message.window_id} was opened before", "2 §3.1")
+        if message.scheme != self._settings.scheme:
+            raise RequestError(ErrorCode.UNSUPP, f"this link heralds by {self._settings.scheme}")
+        if self._node.qubits.free(QubitKind.COMMUNICATION) and not self._deferred:
+            self._follow(message)
+            return HeraldReady()
+        if len(self._deferred) >= MAX_LINK_REQUESTS:
+            raise RequestError(ErrorCode.NORES, "no communication qubit is free")
+        self._deferred[message.window_id] = (number, message)
+        endpoint = self._node.endpoint
+        endpoint.timers.at(endpoint.now_ns + message.timeout_ns, lambda: self._deferral_over(message.window_id))
+        return None
+
+    def _deferral_over(self, window_id: WindowId) -> None:
+        deferred = self._deferred.pop(window_id, None)
+        if deferred is not None:
+            error = RequestError(ErrorCode.NORES, "no communication qubit came free in time")
+            self._node.endpoint.fail(self._settings.peer, deferred[0], error)
+
+    def _follow(self, message: HeraldOpen) -> None:
+        qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
+        if qubit is None:
+            raise RequestError(ErrorCode.NORES, "no communication qubit is free")
+        self._book.requests[message.create_id].under_way += 1
+        self._open(message, qubit)
+
+    def _open(self, message: HeraldOpen, qubit: QubitName) -> None:
+        """Arm the own hardware for a window and wait for its count and for the station's report."""
+        node, endpoint = self._node, self._node.endpoint
+        window = WindowEnd(
+            window_id=message.window_id,
+            create_id=message.create_id,
+            qubit=qubit,
+            cancel=self._cancel_window,
+            ended=self._window_ended,
+        )
+        self._book.windows[message.window_id] = window
+        window.timer = endpoint.timers.at(
+            endpoint.now_ns + message.timeout_ns + self._settings.report_timeout_ns,
+            lambda: window.step(WindowInput.TIMEOUT, "the station did not report in time"),
+        )
+        node.note("WindowOpened", message.window_id, message.create_id)
+        start_in_ns = endpoint.local_time_ns(message.start_ns) - endpoint.now_ns
+        arm = Arm(
+            window_id=message.window_id,
+            link_id=message.link_id,
+            qubit=qubit,
+            start_in_ns=max(0, start_in_ns),
+            attempts=message.attempts,
+            timeout_ns=message.timeout_ns,
+        )
+
+        def counted(completions: tuple[AnyCompletion, ...]) -> None:
+            last = completions[-1]
+            if isinstance(last, WindowEnded):
+                window.step(WindowInput.COUNT, last.attempts)
+            else:
+                window.step(WindowInput.FAIL, failure(completions) or "the hardware gave no count")
+
+        node.execute([arm], counted)
+
+    def report(self, peer: NodeId, message: HeraldReport) -> Reply:
+        """The station's word on a window. A report on a window that is over changes nothing."""
+        self._book.only(peer, self._settings.station)
+        window = self._book.windows.get(message.window_id)
+        if window is None:
+            return SessionAck()
+        if message.attempt == 0 or message.bell_state is None:
+            window.step(WindowInput.NONE, NO_HERALD)
+        elif message.bell_state not in SCHEMES[self._settings.scheme].bell_states:
+            window.step(WindowInput.ABORT, f"{self._settings.scheme} cannot herald {message.bell_state}")
+        else:
+            window.step(WindowInput.HERALD, message)
+        return SessionAck()
+
+    def _cancel_window(self, window: WindowEnd) -> None:
+        self._node.execute([Cancel(window_id=window.window_id)], lambda _: None)
+
+    def _window_ended(self, window: WindowEnd) -> None:
+        del self._book.windows[window.window_id]
+        if window.timer is not None:
+            window.timer.cancel()
+        if window.bell_state is not None:
+            self._on_herald(window, window.bell_state)
+            return
+        why = window.why or NO_HERALD
+        self._node.note("WindowClosed", window.window_id, window.create_id, detail=why)
+        self._book.bury(window.window_id, why)
+        request = self._book.requests.get(window.create_id)
+        if request is not None:
+            request.under_way -= 1
+        if window.claim is not None:
+            number, claim = window.claim
+            error = RequestError(ErrorCode.UNKNOWN_ID, f"{claim.pair_id} is not held here: {why}")
+            self._node.endpoint.fail(self._settings.peer, number, error)
+        if window.abandoned and self._settings.primary:
+            self._close_elsewhere(window, why)
+        if why != NO_HERALD:
+            self._back_off()
+        self._node.discard(window.qubit)
+
+    def _close_elsewhere(self, window: WindowEnd, why: str) -> None:
+        """Tell the other parties of a window that the primary gave it up."""
+        endpoint = self._node.endpoint
+        message = HeraldClose(link_id=self._settings.link_id, window_id=window.window_id, reason=why[:MAX_TEXT_CHARS])
+        for party in (self._settings.peer, self._settings.station):
+            endpoint.ask(party, message, endpoint.now_ns + self._settings.window_timeout_ns, lambda _: None)
+
+    def close(self, peer: NodeId, message: HeraldClose) -> Reply:
+        """The primary has given a window up."""
+        self._book.only(peer, self._settings.peer)
+        if message.window_id in self._deferred:
+            number, _ = self._deferred.pop(message.window_id)
+            self._node.endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.EXPIRE, message.reason))
+        window = self._book.windows.get(message.window_id)
+        if window is not None:
+            window.step(WindowInput.ABORT, f"{peer} closed it: {message.reason}")
+        return SessionAck()
+
+    def _back_off(self) -> None:
+        """After a window that failed, wait a little before the next."""
+        if not self._backing_off:
+            self._backing_off = True
+            self._node.endpoint.timers.at(self._node.endpoint.now_ns + self._settings.backoff_ns, self._resume)
+
+    def _resume(self) -> None:
+        self._backing_off = False
+        self.schedule()
+
+    def abort(self, why: str, *, create_id: CreateId | None = None) -> None:
+        """Give up every open window, or those of one request."""
+        for window in list(self._book.windows.values()):
+            if create_id in (None, window.create_id) and window.window_id in self._book.windows:
+                window.step(WindowInput.ABORT, why)
+
+    def drop_deferred(self, create_id: CreateId, error: RequestError) -> None:
+        """Refuse the windows of a request that still wait for a qubit."""
+        for window_id, (number, message) in list(self._deferred.items()):
+            if message.create_id == create_id:
+                del self._deferred[window_id]
+                self._node.endpoint.fail(self._settings.peer, number, error)
