@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
+from bellwire.protocols.asks import Answer, AnswerHandler, Asks
 from bellwire.protocols.codec import Codec, Undecodable
-from bellwire.protocols.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, RequestError
+from bellwire.protocols.duties import Duties
+from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import CauseId, Epoch, NetworkTimeNs, NodeId
-from bellwire.protocols.limits import MAX_PEERS, MAX_PENDING_REQUESTS, MAX_TEXT_CHARS
+from bellwire.protocols.limits import MAX_PEERS, MAX_TEXT_CHARS
 from bellwire.protocols.messages import (
     Message,
     Reply,
@@ -29,40 +31,14 @@ from bellwire.protocols.messages import (
     SessionWelcome,
 )
 from bellwire.protocols.session import Loss, Session, SessionInput, SessionSettings, SessionState
-from bellwire.protocols.timers import Timer, TimerQueue
+from bellwire.protocols.timers import TimerQueue
 from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
-
-Answer = Reply | RequestError
-"""What a request comes to: the reply, or the error that ended it."""
 
 _GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
 
-AnswerHandler = Callable[[Answer], None]
+__all__ = ["Answer", "AnswerHandler", "Counters", "Endpoint"]
+
 R = TypeVar("R", bound=Request)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request on its way: repeated until it is answered, its deadline comes or its peer is lost."""
-
-    peer: NodeId
-    request: Request
-    handler: AnswerHandler
-    deadline_ns: int
-    interval_ns: int
-    sent_to: Epoch
-    cause_id: CauseId
-    timer: Timer | None = None
-    data: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class _Owed:
-    """To whom an answer is owed: a request id means nothing without the incarnation that gave it."""
-
-    peer: NodeId
-    epoch: Epoch
-    request_id: int
 
 
 @dataclass(slots=True)
@@ -108,12 +84,9 @@ class Endpoint:
         self._clock_offset_ns = 0
         self._clock_error_ns: int | None = 0 if clock is None else None
         self._frames: list[tuple[NodeId, bytes]] = []
-        self._pending: dict[int, _Pending] = {}
-        self._requests = 0
-        self._owed: dict[int, _Owed] = {}
-        self._taken = 0
+        self.asks = Asks(self)
+        self.duties = Duties(self)
         self._stimuli = 0
-        self._handlers: dict[type[Message], Callable[[NodeId, Any], Reply | None]] = {}
         self._persistent: set[NodeId] = set()
 
     # What a driver calls.
@@ -163,7 +136,7 @@ class Endpoint:
         The `request_id` that a handler sees is this endpoint's own number for the request, good for `reply` and `fail`. It is
         not the one on the wire, which a later incarnation of the peer may use again.
         """
-        self._handlers[message] = handler
+        self.duties.handle(message, handler)
 
     def keep_session(self, peer: NodeId) -> None:
         """Open a session with a peer, and open it again whenever it is lost."""
@@ -190,29 +163,13 @@ class Endpoint:
 
         It is given the reply, or a `RequestError`: TIMEOUT at `deadline_ns` (own clock), PEER_LOST when the peer is lost or
         restarts, or the code of the peer's own refusal. Returns the request's id.
-
-        Raises:
-            LocalProtocolError: when too many requests await their answer.
+        LIMIT says that too many of this endpoint's own requests await their answer.
         """
-        if len(self._pending) >= MAX_PENDING_REQUESTS:
-            raise LocalProtocolError(f"more than {MAX_PENDING_REQUESTS} requests await their answer", "1 §3.4")
-        self._requests += 1
-        number = self._requests
-        pending = _Pending(peer, request, handler, deadline_ns, self.settings.retry_ns, Epoch(0), self.cause_id)
-        self._pending[number] = pending
-        session = self._session(peer)
-        if session.state is SessionState.UP:
-            self._transmit(number, pending, session)
-        else:
-            self._arm(number, pending)
-            session.step(SessionInput.WANTED)
-        return number
+        return self.asks.add(self.want_session(peer), request, deadline_ns, handler)
 
     def abandon(self, number: int) -> None:
         """Stop repeating a request; its handler is not called any more."""
-        pending = self._pending.pop(number, None)
-        if pending is not None and pending.timer is not None:
-            pending.timer.cancel()
+        self.asks.abandon(number)
 
     def tell(self, peer: NodeId, message: Message) -> bool:
         """Send a message that nobody answers, if the session with the peer is up."""
@@ -227,18 +184,7 @@ class Endpoint:
 
         Answering twice does nothing, nor does answering a peer that has restarted since it asked.
         """
-        owed = self._owed.get(request_id)
-        if owed is None or owed.peer != peer:
-            return
-        del self._owed[request_id]
-        session = self.sessions.get(peer)
-        if session is None or session.epoch != owed.epoch:
-            return
-        data = self._encode(session, msgspec.structs.replace(reply, request_id=owed.request_id))
-        del session.owed[owed.request_id]
-        session.answered[owed.request_id] = data
-        if session.state is SessionState.UP:
-            self._put(session, data)
+        self.duties.reply(peer, request_id, reply)
 
     def fail(self, peer: NodeId, request_id: int, error: RequestError) -> None:
         """Answer a request with an error."""
@@ -282,7 +228,7 @@ class Endpoint:
             return
         session.heard_ns = self.now_ns
         if isinstance(message, Request):
-            self._request(session, message)
+            self.duties.take(session, message)
         elif isinstance(message, Reply):
             self._answer(session, message)
         elif isinstance(message, SessionGoodbye):
@@ -335,7 +281,7 @@ class Endpoint:
             heartbeat_ns=self.settings.heartbeat_ns,
             network_time_ns=self.network_time_ns() if self.has_time else NetworkTimeNs(0),
         )
-        self._put(session, self.codec.encode(welcome))
+        self.put(session, self.codec.encode(welcome))
         self._meet(session, message.epoch, message.role, version)
         session.step(SessionInput.HELLO)
 
@@ -345,27 +291,31 @@ class Endpoint:
             return
         if message.version not in SUPPORTED_VERSIONS:
             raise RemoteProtocolError(f"version {message.version} was never offered", "1 §4.1", ErrorCode.VERSION)
-        if session.peer == self._clock and message.network_time_ns and session.greetings == 1:
-            round_trip_ns = self.now_ns - session.greeted_ns
-            self._clock_offset_ns = message.network_time_ns + round_trip_ns // 2 - self.now_ns
-            self._clock_error_ns = round_trip_ns // 2
+        self._read_clock(session, message)
         self._meet(session, message.epoch, message.role, message.version)
         session.step(SessionInput.WELCOME)
+
+    def _read_clock(self, session: Session, message: SessionWelcome) -> None:
+        """Take the network's time from the clock's welcome: it was read half a round trip ago, give or take as much."""
+        sent_ns = session.hellos.get(message.request_id)
+        if session.peer != self._clock or not message.network_time_ns or sent_ns is None:
+            return
+        half_ns = (self.now_ns - sent_ns) // 2
+        better = self._clock_error_ns is None or half_ns < self._clock_error_ns
+        if better or message.epoch > session.epoch:
+            self._clock_offset_ns = message.network_time_ns + half_ns - self.now_ns
+            self._clock_error_ns = half_ns
 
     def _meet(self, session: Session, epoch: Epoch, role: Role, version: int) -> None:
         """Note who the peer is now. A later incarnation than the one known is a restart: the former one is lost."""
         if session.epoch and epoch > session.epoch:
             former = session.epoch
-            self._forget_owed(session)
+            self.duties.forget(session)
             session.forget_answers()
             session.epoch = epoch
             self._lose(session, Loss.RESTARTED, f"{session.peer} restarted", epoch=former)
         session.epoch, session.role, session.version = epoch, role, version
         session.heard_ns = self.now_ns
-
-    def _forget_owed(self, session: Session) -> None:
-        for number in session.owed.values():
-            self._owed.pop(number, None)
 
     def _error(self, peer: NodeId, session: Session | None, message: SessionError) -> None:
         if message.peer_epoch not in (0, self.epoch) or (session is not None and 0 < message.epoch < session.epoch):
@@ -391,60 +341,18 @@ class Endpoint:
         elif message.request_id:
             self._answer(session, message)
 
-    def _request(self, session: Session, message: Request) -> None:
-        number = message.request_id
-        if number in session.owed:
-            self.counters.repeated += 1
-            return
-        given = session.answered.get(number)
-        if given is not None:
-            self.counters.repeated += 1
-            self._put(session, given)
-            return
-        if number <= session.forgotten:
-            raise RemoteProtocolError("this request was answered too long ago", "1 §4.4", ErrorCode.EXPIRE)
-        handler = self._handlers.get(type(message))
-        if handler is None:
-            text = f"a {self.role} does not take {message.__struct_config__.tag}"
-            raise RemoteProtocolError(text, "1 §3.5", ErrorCode.UNKNOWN_TYPE)
-        self._taken += 1
-        if not session.take(number, self._taken):
-            raise RemoteProtocolError("too many requests await an answer", "1 §3.4", ErrorCode.LIMIT)
-        number = self._taken
-        self._owed[number] = _Owed(session.peer, session.epoch, message.request_id)
-        try:
-            reply = handler(session.peer, msgspec.structs.replace(message, request_id=number))
-        except RequestError as error:
-            self.fail(session.peer, number, error)
-            return
-        except RemoteProtocolError as error:
-            self.counters.unexpected += 1
-            self.reply(
-                session.peer,
-                number,
-                SessionError(code=error.code, text=error.text[:MAX_TEXT_CHARS], rule=error.rule),
-            )
-            return
-        if reply is not None:
-            self.reply(session.peer, number, reply)
-
     def _answer(self, session: Session, message: Reply) -> None:
-        pending = self._pending.get(message.request_id)
-        if pending is None or pending.peer != session.peer:
+        if not self.asks.answer(session, message):
             self.counters.repeated += 1
-            return
-        answer: Answer
-        if isinstance(message, SessionError):
-            answer = RequestError(message.code, message.text)
-        elif isinstance(message, pending.request.answered_by):
-            answer = message
-        else:
-            text = f"{message.__struct_config__.tag} does not answer {pending.request.__struct_config__.tag}"
-            self._conclude(message.request_id, RequestError(ErrorCode.PROTOCOL, text))
-            raise RemoteProtocolError(text, "1 §4.4")
-        self._conclude(message.request_id, answer)
 
     # Sessions.
+
+    def want_session(self, peer: NodeId) -> Session:
+        """The session with a peer, opened if it is down."""
+        session = self._session(peer)
+        if session.state is SessionState.DOWN:
+            session.step(SessionInput.WANTED)
+        return session
 
     def _session(self, peer: NodeId) -> Session:
         session = self.sessions.get(peer)
@@ -458,7 +366,7 @@ class Endpoint:
     def _evict(self) -> None:
         for peer, session in self.sessions.items():
             if session.state is SessionState.DOWN and peer not in self._persistent:
-                self._forget_owed(session)
+                self.duties.forget(session)
                 del self.sessions[peer]
                 return
         raise RemoteProtocolError(f"{self.node} has {MAX_PEERS} sessions", "1 §3.4", ErrorCode.LIMIT)
@@ -466,37 +374,31 @@ class Endpoint:
     def _greet(self, session: Session) -> None:
         if session.state is SessionState.GREETING and session.greeted_ns == 0:
             session.heard_ns = self.now_ns
-        session.greeted_ns = self.now_ns
-        session.greetings += 1
-        self._requests += 1
-        session.hellos.append(self._requests)
+        number = self.asks.number()
+        session.hello_sent(number, self.now_ns)
         hello = SessionHello(
             epoch=self.epoch,
             cause_id=self.cause_id,
-            request_id=self._requests,
+            request_id=number,
             versions=SUPPORTED_VERSIONS,
             role=self.role,
             capabilities=self.capabilities,
             heartbeat_ns=self.settings.heartbeat_ns,
         )
-        self._put(session, self.codec.encode(hello))
+        self.put(session, self.codec.encode(hello))
         self._watch(session, self.settings.retry_ns)
 
     def _opened(self, session: Session) -> None:
-        session.greetings = 0
         session.hint = ""
         session.present = True
         self._watch(session, self.settings.heartbeat_ns)
-        for number, pending in list(self._pending.items()):
-            if pending.peer == session.peer:
-                self._transmit(number, pending, session)
+        self.asks.transmit(session)
         for listener in self.on_peer_up:
             listener(session.peer)
 
     def _lost(self, session: Session, loss: Loss, why: str) -> None:
         if session.timer is not None:
             session.timer.cancel()
-        session.greetings = 0
         session.greeted_ns = 0
         self._lose(session, loss, why)
         if session.peer in self._persistent:
@@ -508,12 +410,7 @@ class Endpoint:
 
     def _lose(self, session: Session, loss: Loss, why: str, *, epoch: Epoch | None = None) -> None:
         """Fail what awaits an answer of a lost peer (of one incarnation, where `epoch` is given), and say that it is lost."""
-        for number, pending in list(self._pending.items()):
-            if pending.peer != session.peer:
-                continue
-            waits = pending.sent_to == 0 and session.peer in self._persistent
-            if epoch == pending.sent_to or (epoch is None and not waits):
-                self._conclude(number, RequestError(ErrorCode.PEER_LOST, why))
+        self.asks.lose(session, why, epoch=epoch, persistent=session.peer in self._persistent)
         if session.present:
             session.present = False
             for listener in self.on_peer_lost:
@@ -546,56 +443,16 @@ class Endpoint:
 
     # Outgoing.
 
-    def _transmit(self, number: int, pending: _Pending, session: Session) -> None:
-        request = msgspec.structs.replace(
-            pending.request,
-            epoch=self.epoch,
-            peer_epoch=session.epoch,
-            cause_id=pending.cause_id,
-            request_id=number,
-        )
-        pending.data = self.codec.encode(request)
-        pending.sent_to = session.epoch
-        self._put(session, pending.data)
-        self._arm(number, pending)
-
-    def _arm(self, number: int, pending: _Pending) -> None:
-        if pending.timer is not None:
-            pending.timer.cancel()
-        at_ns = min(self.now_ns + pending.interval_ns, pending.deadline_ns)
-        pending.timer = self.timers.at(at_ns, lambda: self._repeat(number))
-
-    def _repeat(self, number: int) -> None:
-        pending = self._pending[number]
-        if self.now_ns >= pending.deadline_ns:
-            text = f"{pending.peer} did not answer {pending.request.__struct_config__.tag} in time"
-            self._conclude(number, RequestError(ErrorCode.TIMEOUT, text))
-            return
-        pending.interval_ns = min(2 * pending.interval_ns, self.settings.retry_limit_ns)
-        session = self._session(pending.peer)
-        if session.state is SessionState.UP and pending.data:
-            self.counters.retransmitted += 1
-            self._put(session, pending.data)
-        elif session.state is SessionState.DOWN:
-            session.step(SessionInput.WANTED)
-        self._arm(number, pending)
-
-    def _conclude(self, number: int, answer: Answer) -> None:
-        pending = self._pending.pop(number, None)
-        if pending is None:
-            return
-        if pending.timer is not None:
-            pending.timer.cancel()
-        pending.handler(answer)
-
-    def _encode(self, session: Session, message: Message) -> bytes:
+    def encode(self, session: Session, message: Message) -> bytes:
+        """Encode a message for a session's peer, with both epochs and the cause."""
         stamped = msgspec.structs.replace(message, epoch=self.epoch, peer_epoch=session.epoch, cause_id=self.cause_id)
         return self.codec.encode(stamped)
 
     def _send(self, session: Session, message: Message) -> None:
-        self._put(session, self._encode(session, message))
+        self.put(session, self.encode(session, message))
 
-    def _put(self, session: Session, data: bytes) -> None:
+    def put(self, session: Session, data: bytes) -> None:
+        """Send a frame to a session's peer."""
         session.spoke_ns = self.now_ns
         self._frames.append((session.peer, data))
 

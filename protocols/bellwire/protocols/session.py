@@ -5,7 +5,7 @@ The machine knows nothing of frames; its owner, the endpoint, carries its action
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -123,8 +123,8 @@ class Session(Machine[SessionState, SessionInput]):
         self.spoke_ns = 0
         self.greeted_ns = 0
         self.greetings = 0
-        self.hellos: deque[int] = deque(maxlen=MAX_HELLOS)
-        """Request ids of the latest hellos that were sent."""
+        self.hellos: OrderedDict[int, int] = OrderedDict()
+        """When the latest hellos were sent, by request id."""
         self.present = False
         self.hint = ""
         self.timer: Timer | None = None
@@ -132,6 +132,13 @@ class Session(Machine[SessionState, SessionInput]):
         self.answered: OrderedDict[int, bytes] = OrderedDict()
         self.forgotten = 0
         self._greet, self._opened, self._lost = greet, opened, lost
+
+    def hello_sent(self, request_id: int, now_ns: int) -> None:
+        """Note a hello, whose answer is to be recognised."""
+        self.greeted_ns = now_ns
+        self.hellos[request_id] = now_ns
+        if len(self.hellos) > MAX_HELLOS:
+            self.hellos.popitem(last=False)
 
     def greet(self) -> None:
         """Send a hello."""
