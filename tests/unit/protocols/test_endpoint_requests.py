@@ -120,8 +120,8 @@ def test_request_refused_by_its_handler_gives_its_code_and_text() -> None:
 def test_request_that_nobody_handles_is_answered_with_unknown_type() -> None:
     wire = Wire()
     alice, _ = pair(wire)
-    alice.endpoint.ask(BOB, ProgramRun(steps=()), wire.now_ns + SECOND, alice.answers.append)
-    alice.endpoint.abandon(1)
+    number = alice.endpoint.ask(BOB, ProgramRun(steps=()), wire.now_ns + SECOND, alice.answers.append)
+    alice.endpoint.abandon(number)
     alice.ask()
     wire.members[BOB].duties.clear()
     wire.run(2 * SECOND)
