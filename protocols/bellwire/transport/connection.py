@@ -22,6 +22,10 @@ RECONNECT_MS = 50
 RECONNECT_LIMIT_MS = 1_000
 _KNOWN_NAMES = 4_096
 
+# Plain integers, as in the hub.
+_NOW = int(zmq.NOBLOCK)
+_NOW_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -133,8 +137,8 @@ class Connection:
             target = _remember(self._peers, peer, peer.encode())
         send = self._socket.send
         try:
-            send(target, zmq.SNDMORE | zmq.NOBLOCK)
-            send(data, zmq.NOBLOCK)
+            send(target, _NOW_AND_MORE)
+            send(data, _NOW)
         except zmq.Again:
             self.counters.full += 1
             return False
@@ -165,16 +169,16 @@ class Connection:
         recv = self._socket.recv
         for count in range(limit):
             try:
-                sender = recv(zmq.NOBLOCK, copy=False)
+                sender = recv(_NOW, copy=False)
             except zmq.Again:
                 return count
             if not sender.more:
                 self.counters.malformed += 1
                 continue
-            message = recv(zmq.NOBLOCK, copy=False)
+            message = recv(_NOW, copy=False)
             if message.more:
                 self.counters.malformed += 1
-                while recv(zmq.NOBLOCK, copy=False).more:
+                while recv(_NOW, copy=False).more:
                     pass
                 continue
             self._take(sender.bytes, message.bytes)

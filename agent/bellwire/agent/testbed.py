@@ -1,0 +1,360 @@
+"""A testbed's file, and what is made of it: keys and a configuration file for every process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
+
+from bellwire.agent.config import LinkTimes, Seed, TimeScale
+from bellwire.agent.daemons import preset_source
+from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
+from bellwire.protocols.messages import Role
+from bellwire.protocols.node import QubitKind
+from bellwire.shell.config import SessionTable, Table, Text, load_config, to_toml
+from bellwire.sim.physics import LinkPhysics
+from bellwire.sim.preset import Preset, load_preset
+from bellwire.sim.topology import MAX_QUBITS_PER_NODE, WorldLink, WorldNode, check_topology
+from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, generate, load_public
+
+WORLD = NodeId("world")
+OBSERVER = NodeId("observer")
+CLIENT_FILE = "client.toml"
+RESERVED = (BROKER, WORLD, OBSERVER)
+
+QubitCount = Annotated[int, Meta(ge=0, le=MAX_QUBITS_PER_NODE)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
+
+_QUBIT_NAMES = {"communication": "network", "storage": "circuit", "reference": "reference"}
+
+
+class TestbedNode(Table, frozen=True, kw_only=True):
+    """A table `[nodes.NAME]`: a node model of the preset, and how many qubits of each kind the node has.
+
+    They are called `network0`, `circuit0`, `reference0` and so on.
+    """
+
+    __test__: ClassVar[bool] = False
+
+    model: Text
+    communication: QubitCount = 1
+    storage: QubitCount = 1
+    reference: QubitCount = 0
+
+    def qubits(self) -> dict[QubitName, QubitKind]:
+        """The node's qubits by name."""
+        return {
+            QubitName(f"{name}{number}"): QubitKind(kind)
+            for kind, name in _QUBIT_NAMES.items()
+            for number in range(getattr(self, kind))
+        }
+
+
+class TestbedStation(Table, frozen=True, kw_only=True):
+    """A table `[stations.NAME]`: there is nothing to say about a station, but that it is there."""
+
+    __test__: ClassVar[bool] = False
+
+
+class TestbedLink(LinkTimes, frozen=True, kw_only=True):
+    """A table `[links.NAME]`: its ends (the first is the primary one), its station, its model, and how it is operated.
+
+    `goodness`, which is what the link promises, is the fidelity of the preset's model unless it is given.
+    """
+
+    __test__: ClassVar[bool] = False
+
+    ends: tuple[NodeId, NodeId]
+    station: NodeId
+    model: Text
+    goodness: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+
+
+class TestbedConfig(Table, frozen=True, kw_only=True):
+    """A testbed: everything that `bellwire up` starts. A port of 0 means any free one."""
+
+    __test__: ClassVar[bool] = False
+
+    name: Name
+    preset: Text
+    seed: Seed = 1
+    time_scale: TimeScale = 1.0
+    client: Name = "client"
+    broker_port: Port = 0
+    world_port: Port = 0
+    nodes: dict[str, TestbedNode]
+    stations: dict[str, TestbedStation]
+    links: dict[str, TestbedLink] = {}
+    session: SessionTable = SessionTable()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One process of a testbed: what it is called, the command that runs it and the file that configures it."""
+
+    name: str
+    command: str
+    config: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A testbed that is ready to be started: its processes in order of start, and the file that applications read."""
+
+    name: str
+    directory: Path
+    parts: tuple[Part, ...] = field(default=())
+
+    @property
+    def client(self) -> Path:
+        """The file that applications read."""
+        return self.directory / CLIENT_FILE
+
+    @property
+    def client_path(self) -> str:
+        """As `client`, from the root of the file system."""
+        return str(self.client.absolute())
+
+
+def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
+    """Read a testbed's file and its preset, and check them against each other.
+
+    Raises:
+        ConfigError: one line with what is wrong where.
+    """
+    config = load_config(path, TestbedConfig)
+    try:
+        names = [*config.nodes, *config.stations, config.client]
+        for name in names:
+            node_id(name)
+            if name in RESERVED:
+                raise ConfigError(f"nothing in a testbed can be called {name!r}")
+            if names.count(name) > 1:
+                raise ConfigError(f"there are two of the name {name!r}")
+        for name, link in config.links.items():
+            if link.station not in config.stations:
+                raise ConfigError(f"links.{name}: station {link.station!r} has no table [stations.{link.station}]")
+        preset = load_preset(preset_source(path.parent, config.preset))
+        nodes = [
+            WorldNode(node=NodeId(name), model=node.model, qubits=node.qubits()) for name, node in config.nodes.items()
+        ]
+        links = [
+            WorldLink(link_id=LinkId(name), ends=link.ends, station=link.station, model=link.model)
+            for name, link in config.links.items()
+        ]
+        check_topology(preset, nodes, links)
+    except ConfigError as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    return config, preset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where a broker or a world listens, and how the others reach it."""
+
+    bind: str
+    endpoint: str
+
+    @classmethod
+    def local(cls, port: int) -> Server:
+        """On this machine alone, at a port, or at any free one when it is 0."""
+        endpoint = f"tcp://127.0.0.1:{port or _free_port()}"
+        return cls(bind=endpoint, endpoint=endpoint)
+
+    @classmethod
+    def at(cls, host: str, port: int) -> Server:
+        """On every interface of a host that the others know by name."""
+        return cls(bind=f"tcp://0.0.0.0:{port}", endpoint=f"tcp://{host}:{port}")
+
+
+def prepare(path: Path, directory: Path, broker: Server | None = None, world: Server | None = None) -> Prepared:
+    """Write the keys and configuration files of a testbed below `directory`. Keys that are there already are kept.
+
+    Without `broker` and `world` both are on this machine, at the ports that the testbed's file says.
+
+    Raises:
+        ConfigError: when the testbed's file is wrong, or `directory` cannot be written.
+    """
+    config, preset = load_testbed(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        broker = broker or Server.local(config.broker_port)
+        world = world or Server.local(config.world_port)
+        writer = _Writer(path, config, preset, directory, broker, world)
+        return Prepared(name=config.name, directory=directory, parts=tuple(writer.write()))
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be written: {error.strerror or error}") from None
+
+
+class _Writer:
+    """Writes a testbed's files."""
+
+    def __init__(
+        self, path: Path, config: TestbedConfig, preset: Preset, directory: Path, broker: Server, world: Server
+    ) -> None:
+        self._path = path
+        self._config = config
+        self._preset = preset
+        self._directory = directory
+        self._keys = directory / "keys"
+        self._broker = broker
+        self._world = world
+
+    def write(self) -> Iterator[Part]:
+        """Write everything, and name the processes."""
+        self._write_keys()
+        session = {name: getattr(self._config.session, name) for name in self._config.session.__struct_fields__}
+        yield self._write_part(
+            BROKER,
+            "broker",
+            {
+                "bind": self._broker.bind,
+                "secret_key": f"keys/{BROKER}{SECRET_SUFFIX}",
+                "authorized_keys": f"authorized/{BROKER}",
+                "session": session,
+            },
+        )
+        yield self._write_part(WORLD, "world", self._world_file(session))
+        for name in self._config.stations:
+            yield self._write_part(name, "station", self._node_file(name, session) | self._station_links(name))
+        for name in self._config.nodes:
+            yield self._write_part(name, "agent", self._node_file(name, session) | self._agent_links(name))
+        self._write(CLIENT_FILE, self._client_file())
+
+    def _write_part(self, name: str, command: str, content: dict[str, Any]) -> Part:
+        return Part(name=name, command=command, config=self._write(f"{name}.toml", content))
+
+    def _write(self, file: str, content: dict[str, Any]) -> Path:
+        path = self._directory / file
+        head = f"# Made by bellwire of {self._path.name}: written anew at every start.\n\n"
+        _write_changed(path, (head + to_toml(content)).encode())
+        return path
+
+    def _write_keys(self) -> None:
+        config = self._config
+        at_world: dict[str, Role] = {OBSERVER: Role.OBSERVER}
+        at_broker: dict[str, Role] = {config.client: Role.APPLICATION}
+        for names, role in ((config.stations, Role.STATION), (config.nodes, Role.AGENT)):
+            for name in names:
+                at_world[name] = at_broker[name] = role
+        roles: dict[str, Role] = {BROKER: Role.BROKER, WORLD: Role.WORLD, **at_world, **at_broker}
+        for name, role in roles.items():
+            public = self._keys / f"{name}{PUBLIC_SUFFIX}"
+            if not public.exists():
+                generate(self._keys, NodeId(name), role)
+            elif load_public(public).role is not role:
+                raise ConfigError(f"{public}: is no key of a {role}: remove {self._directory} to begin anew")
+        for place, members in ((BROKER, at_broker), (WORLD, at_world)):
+            folder = self._directory / "authorized" / place
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f"*{PUBLIC_SUFFIX}"):
+                if path.stem not in members:
+                    path.unlink()
+            for name in members:
+                _write_changed(folder / f"{name}{PUBLIC_SUFFIX}", (self._keys / f"{name}{PUBLIC_SUFFIX}").read_bytes())
+
+    def _world_file(self, session: dict[str, Any]) -> dict[str, Any]:
+        config = self._config
+        preset = preset_source(self._path.parent, config.preset)
+        return {
+            "bind": self._world.bind,
+            "secret_key": f"keys/{WORLD}{SECRET_SUFFIX}",
+            "authorized_keys": f"authorized/{WORLD}",
+            "preset": os.path.abspath(preset) if isinstance(preset, Path) else preset,
+            "seed": config.seed,
+            "time_scale": config.time_scale,
+            "session": session,
+            "nodes": {
+                name: {"model": node.model, "qubits": {qubit: str(kind) for qubit, kind in node.qubits().items()}}
+                for name, node in config.nodes.items()
+            },
+            "links": {
+                name: {"ends": list(link.ends), "station": link.station, "model": link.model}
+                for name, link in config.links.items()
+            },
+        }
+
+    def _node_file(self, name: str, session: dict[str, Any]) -> dict[str, Any]:
+        times = self._config.session.settings()
+        return {
+            "secret_key": f"keys/{name}{SECRET_SUFFIX}",
+            "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
+            "session": session,
+            "backend": {
+                "name": "sim",
+                "options": {
+                    "endpoint": self._world.endpoint,
+                    "server_key": f"keys/{WORLD}{PUBLIC_SUFFIX}",
+                    "heartbeat_ns": times.heartbeat_ns,
+                    "liveness_ns": times.liveness_ns,
+                    "retry_ns": times.retry_ns,
+                    "retry_limit_ns": times.retry_limit_ns,
+                },
+            },
+        }
+
+    def _agent_links(self, name: str) -> dict[str, Any]:
+        links = {}
+        for link_id, link in self._config.links.items():
+            if name not in link.ends:
+                continue
+            goodness = link.goodness
+            if goodness is None:
+                goodness = round(LinkPhysics.of(self._preset.links[link.model]).fidelity_ratio, 9)
+            times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
+            links[link_id] = {
+                "peer": link.ends[1] if name == link.ends[0] else link.ends[0],
+                "station": link.station,
+                "primary": name == link.ends[0],
+                "goodness": goodness,
+                **times,
+            }
+        return {"links": links}
+
+    def _station_links(self, name: str) -> dict[str, Any]:
+        return {
+            "links": {
+                link_id: {
+                    "primary": link.ends[0],
+                    "secondary": link.ends[1],
+                    "report_timeout_ms": link.report_timeout_ms,
+                }
+                for link_id, link in self._config.links.items()
+                if link.station == name
+            }
+        }
+
+    def _client_file(self) -> dict[str, Any]:
+        return {
+            "name": self._config.client,
+            "secret_key": f"keys/{self._config.client}{SECRET_SUFFIX}",
+            "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
+            "world": {
+                "endpoint": self._world.endpoint,
+                "key": f"keys/{WORLD}{PUBLIC_SUFFIX}",
+                "name": OBSERVER,
+                "secret_key": f"keys/{OBSERVER}{SECRET_SUFFIX}",
+            },
+        }
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    """Write a file unless it is so already: daemons that run from it now do not see it vanish for a moment."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
+
+
+def _free_port() -> int:
+    """A port that is free now; whoever is faster may take it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

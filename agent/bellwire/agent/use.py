@@ -1,0 +1,295 @@
+"""The commands that use a network: `entangle`, `gate` and `run`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bellwire.protocols.errors import BellwireError, ConfigError
+from bellwire.shell.options import NETWORK, Json, error_console, show_json, show_table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from bellwire.client.net import Network, Pair
+
+app = typer.Typer()
+
+T = TypeVar("T")
+
+CLIENT_VARIABLE = "BELLWIRE_CLIENT"
+
+Client = Annotated[
+    Path | None,
+    typer.Option(
+        "--client",
+        envvar=CLIENT_VARIABLE,
+        help="The client.toml of the network. [default: that of the only testbed in .bellwire/]",
+    ),
+]
+Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds that each request may take.")]
+
+
+class Variant(StrEnum):
+    """How a gate is teleported."""
+
+    SYMMETRIC = "symmetric"
+    SEQUENTIAL = "sequential"
+
+
+class GateName(StrEnum):
+    """What can be teleported."""
+
+    CZ = "cz"
+    CNOT = "cnot"
+    TELEPORT = "teleport"
+
+
+def find_client(client: Path | None) -> Path:
+    """The `client.toml` that a command works with.
+
+    Raises:
+        ConfigError: when none was named and there is not exactly one testbed here.
+    """
+    if client is not None:
+        return client
+    found = sorted(Path(".bellwire").glob("*/client.toml"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigError(
+            "there is no testbed here: name a network with --client FILE, or start one with `bellwire up`"
+        )
+    raise ConfigError(f"there are several testbeds here: choose with --client, from {', '.join(map(str, found))}")
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
+    """A progress bar on standard error, when that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = error_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield progress, progress.add_task(what, total=total)
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@app.command("entangle", rich_help_panel=NETWORK)
+def entangle(
+    first: Annotated[str, typer.Argument(metavar="A", help="One node.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Its neighbour.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=1, max=1_000_000, help="How many pairs.")] = 1,
+    fidelity: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least fidelity that will do.")] = 0.0,
+    timeout: Timeout = 10.0,
+    look: Annotated[bool, typer.Option("--measure", help="Measure both halves, to see how they agree.")] = False,
+    client: Client = None,
+    json: Json = False,
+) -> None:
+    """Herald entangled pairs between two neighbouring nodes, show them, and give them back.
+
+    Example: `bellwire entangle alice bob --number 10 --fidelity 0.9 --measure`
+    """
+    path = find_client(client)
+    pairs: list[dict[str, Any]] = []
+    started = time.perf_counter()
+    try:
+        _wait(_entangle(path, (first, second), number, fidelity, timeout, look, pairs))
+    except BellwireError:
+        if pairs and not json:
+            _show_pairs(pairs, time.perf_counter() - started)
+        raise
+    seconds = time.perf_counter() - started
+    if json:
+        show_json({"pairs": pairs, "seconds": seconds})
+    else:
+        _show_pairs(pairs, seconds)
+
+
+async def _entangle(
+    path: Path,
+    nodes: tuple[str, str],
+    number: int,
+    fidelity: float,
+    timeout_s: float,
+    look: bool,
+    pairs: list[dict[str, Any]],
+) -> None:
+    from bellwire.client.net import connect
+
+    async with connect(path) as network:
+        with _progress("heralding pairs", number) as (progress, task):
+            made = network.pairs(*nodes, number=number, fidelity=fidelity, timeout_s=timeout_s)
+            async for pair in made:
+                pairs.append(await _use_pair(network, pair, look, timeout_s))
+                progress.advance(task)
+
+
+async def _use_pair(network: Network, pair: Pair, look: bool, timeout_s: float) -> dict[str, Any]:
+    """Measure the halves of a pair when asked to, and give them back."""
+    from bellwire.client.steps import measure, release
+
+    steps = [*([measure(pair.pair_id)] if look else []), release(pair.pair_id)]
+    results = await asyncio.gather(*(network.run(node, steps, timeout_s=timeout_s) for node in pair.nodes))
+    shown: dict[str, Any] = {
+        "sequence_number": pair.sequence_number,
+        "pair_id": pair.pair_id,
+        "nodes": list(pair.nodes),
+        "bell_state": pair.bell_state.value,
+        "goodness": pair.goodness,
+        "expires_ns": pair.expires_ns,
+    }
+    if look:
+        shown["bits"] = "".join(str(result.bits[0]) for result in results)
+    return shown
+
+
+def _show_pairs(pairs: list[dict[str, Any]], seconds: float) -> None:
+    columns = {"sequence_number": "number", "pair_id": "pair", "bell_state": "Bell state", "goodness": "goodness"}
+    if pairs and "bits" in pairs[0]:
+        columns["bits"] = "measured"
+    rows = [[pair[key] for key in columns] for pair in pairs]
+    many = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+    show_table(f"{many} in {seconds:.3f} s", list(columns.values()), rows)
+
+
+@app.command("gate", rich_help_panel=NETWORK)
+def gate_command(
+    kind: Annotated[GateName, typer.Argument(metavar="cz|cnot|teleport", help="What to teleport.")],
+    source: Annotated[str, typer.Argument(metavar="A:q", help="Node and a name for the qubit there.")],
+    target: Annotated[str, typer.Argument(metavar="B:q", help="Likewise, at the other node.")],
+    number: Annotated[int, typer.Option("--number", "-n", min=1, max=1_000_000, help="How many times.")] = 1,
+    start: Annotated[int, typer.Option("--source", min=0, max=1, help="What the source qubit begins as.")] = 1,
+    variant: Annotated[Variant, typer.Option(help="How it is done.")] = Variant.SYMMETRIC,
+    fidelity: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least fidelity of the pair.")] = 0.0,
+    timeout: Timeout = 10.0,
+    client: Client = None,
+    json: Json = False,
+) -> None:
+    """Try a teleported gate: the source begins as |1⟩ (or as told), the target as |0⟩; both are measured afterwards.
+
+    A CZ stands between two H on the target here, so that the bits show what it did: it flips the target when the source is 1.
+
+    Example: `bellwire gate cnot alice:c bob:t --number 10`
+    """
+    for text in (source, target):
+        node, _, qubit = text.partition(":")
+        if not node or not qubit:
+            raise ConfigError(f"{text!r} is not of the form node:qubit, such as alice:c")
+    path = find_client(client)
+    work = _gates(path, kind, (source, target), number, start, variant, fidelity, timeout)
+    gates = _wait(work)
+    right = sum(gate["bits"] == gate["expected"] for gate in gates)
+    if json:
+        show_json({"gates": gates, "as_expected": right})
+        return
+    columns = ("pair_id", "status", "milliseconds", "bits", "expected")
+    rows = [[gate[column] for column in columns] for gate in gates]
+    show_table(f"{kind.value} {source} {target}: {right} of {number} as expected", columns, rows)
+
+
+async def _gates(
+    path: Path,
+    kind: GateName,
+    operands: tuple[str, str],
+    number: int,
+    start: int,
+    variant: Variant,
+    fidelity: float,
+    timeout_s: float,
+) -> list[dict[str, Any]]:
+    from bellwire.client.net import connect
+    from bellwire.client.steps import gate, initialise, measure
+
+    (node, _, qubit), (peer, _, peer_qubit) = (text.partition(":") for text in operands)
+    turn = [gate("h", peer_qubit)] if kind is GateName.CZ else []
+    before = [initialise(qubit), *([gate("x", qubit)] if start else [])]
+    after = [*([] if kind is GateName.TELEPORT else [measure(qubit)])]
+    expected = f"{start}" if kind is GateName.TELEPORT else f"{start}{start}"
+    done = []
+    async with connect(path) as network:
+        with _progress(f"teleporting {kind.value}", number) as (progress, task):
+            for _ in range(number):
+                await asyncio.gather(network.run(node, before), network.run(peer, [initialise(peer_qubit), *turn]))
+                began = time.perf_counter()
+                if kind is GateName.TELEPORT:
+                    result = await network.teleport(*operands, fidelity=fidelity, timeout_s=timeout_s)
+                else:
+                    teleported = network.cz if kind is GateName.CZ else network.cnot
+                    result = await teleported(*operands, variant=variant.value, fidelity=fidelity, timeout_s=timeout_s)
+                milliseconds = (time.perf_counter() - began) * 1e3
+                bits = (await network.run(node, after)).bits if after else ()
+                bits += (await network.run(peer, [*turn, measure(peer_qubit)])).bits
+                done.append(
+                    {
+                        "gate_id": result.gate_id,
+                        "pair_id": result.pair_id,
+                        "status": result.status.value,
+                        "milliseconds": round(milliseconds, 3),
+                        "bits": "".join(map(str, bits)),
+                        "expected": expected,
+                    }
+                )
+                progress.advance(task)
+    return done
+
+
+@app.command("run", rich_help_panel=NETWORK)
+def run_command(
+    program: Annotated[Path, typer.Argument(metavar="PROGRAM.toml", help="A distributed program.")],
+    shots: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many times.")] = 1,
+    variant: Annotated[Variant, typer.Option(help="How gates between nodes are teleported.")] = Variant.SYMMETRIC,
+    timeout: Timeout = 10.0,
+    client: Client = None,
+    json: Json = False,
+) -> None:
+    """Run a distributed program, and count the bits that its shots gave.
+
+    The file names its qubits as node.qubit and lists its steps; cz and cx between nodes are teleported:
+
+        qubits = ["alice.c", "bob.t"]
+
+        steps = [["h", "alice.c"], ["cx", "alice.c", "bob.t"], ["measure", "alice.c"], ["measure", "bob.t"]]
+
+    Example: `bellwire run examples/two-nodes/bell.toml --shots 100`
+    """
+    from bellwire.client.program import load_program
+
+    loaded = load_program(program)
+    path = find_client(client)
+    started = time.perf_counter()
+
+    async def work() -> dict[str, int]:
+        from bellwire.client.net import connect
+        from bellwire.client.program import run_program
+
+        async with connect(path) as network:
+            with _progress(f"running {loaded.name}", shots) as (progress, task):
+                return await run_program(
+                    network,
+                    loaded,
+                    shots=shots,
+                    variant=variant.value,
+                    timeout_s=timeout,
+                    on_shot=lambda: progress.advance(task),
+                )
+
+    counts = dict(sorted(_wait(work()).items()))
+    seconds = time.perf_counter() - started
+    names = [str(operand) for operand in loaded.measured]
+    if json:
+        show_json({"program": loaded.name, "shots": shots, "bits": names, "counts": counts, "seconds": seconds})
+        return
+    rows = [(bits or "(none)", count, f"{count / shots:.4f}") for bits, count in counts.items()]
+    title = f"{loaded.name}: {shots} shots in {seconds:.3f} s, {loaded.teleported} teleported gates in each"
+    show_table(title, (" ".join(names) or "bits", "count", "share"), rows)

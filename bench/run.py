@@ -1,0 +1,89 @@
+"""Measure the control plane and write `bench/results.json`: flat keys with their units, and ratios to a bare ping-pong."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import agents
+import pingpong
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+
+
+def in_testbed(scale: float) -> dict[str, float]:
+    """Run this script again inside a testbed of real processes, and take the figures it prints."""
+    with tempfile.TemporaryDirectory(prefix="bellwire-bench-") as state:
+        command = [sys.executable, "-m", "bellwire.shell", "up", str(HERE / "testbed.toml"), "--state", state]
+        inner = [sys.executable, str(HERE / "run.py"), "--inside", "--scale", str(scale)]
+        result = subprocess.run(
+            [*command, "--", *inner], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600, check=False
+        )
+        if result.returncode != 0:
+            sys.stderr.write(result.stderr)
+            raise SystemExit(f"the testbed ended with exit code {result.returncode}")
+    figures: dict[str, float] = json.loads(result.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def ratios(results: dict[str, float]) -> dict[str, float]:
+    """Figures as multiples of the ping-pong's round trip: comparable between machines."""
+    round_trip_us = results["pingpong_p50_us"]
+    latencies = {
+        f"{key.removesuffix('_us')}_pingpongs": value / round_trip_us
+        for key, value in results.items()
+        if key.endswith("_us") and not key.startswith("pingpong")
+    }
+    rates = {
+        f"{key.removesuffix('_per_s')}_per_1000_pingpongs": value * round_trip_us / 1e3
+        for key, value in results.items()
+        if key.endswith("_per_s")
+    }
+    return latencies | rates
+
+
+def show(results: dict[str, float], console: Console) -> None:
+    """Print the figures as a table."""
+    table = Table(title="Bellwire benchmarks", caption="ratios are to a bare blocking pyzmq ping-pong of this run")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, value in results.items():
+        table.add_row(key, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}")
+    console.print(table)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=HERE / "results.json", help="where the results go")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much to measure, 1 for a comparable run")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    number = max(80, int(4_000 * arguments.scale))
+    if arguments.inside:
+        figures = asyncio.run(agents.measure(Path(os.environ["BELLWIRE_CLIENT"]), number))
+        print(json.dumps(figures))  # noqa: T201
+        return
+    console = Console()
+    with console.status("ping-pong"):
+        results = pingpong.measure()
+    with console.status("two agents over an always-succeeding link"):
+        results |= in_testbed(arguments.scale)
+    results |= ratios(results)
+    show(results, console)
+    machine = {"python": platform.python_version(), "cores": os.cpu_count()}
+    arguments.json.write_text(json.dumps(machine | results, indent=2) + "\n")
+    console.print(f"written to {arguments.json}")
+
+
+if __name__ == "__main__":
+    main()
