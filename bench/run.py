@@ -26,7 +26,7 @@ def in_testbed(scale: float) -> dict[str, float]:
         command = [sys.executable, "-m", "bellwire.shell", "up", str(HERE / "testbed.toml"), "--state", state]
         inner = [sys.executable, str(HERE / "run.py"), "--inside", "--scale", str(scale)]
         result = subprocess.run(
-            [*command, "--", *inner], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=600, check=False
+            [*command, "--", *inner], capture_output=True, text=True, timeout=600, check=False
         )
         if result.returncode != 0:
             sys.stderr.write(result.stderr)

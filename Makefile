@@ -1,0 +1,54 @@
+# Every target sets itself up: nothing but Python 3.11+, make and a network to PyPI is needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench wheels compose-test clean
+.NOTPARALLEL:
+
+help: ## Show this.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12 chooses the Python that .venv is made with, ARGS=… is passed on."
+
+demo: $(VENV)/.installed ## Repeat the Oxford experiment on real agents. JSON=FILE writes the rows there too.
+	@$(BIN)/python examples/oxford-2025/demo.py $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+test: $(VENV)/.installed-test ## Run the tests.
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint ## Check style, types and who imports whom.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.installed ## Measure, into bench/results.json and a table.
+	@$(BIN)/python bench/run.py $(ARGS)
+
+wheels: $(VENV)/.installed ## Put into .docker/wheels what container images are built from.
+	@$(BIN)/python tests/compose/wheels.py .docker/wheels $(ARGS)
+
+compose-test: $(VENV)/.installed ## Herald a pair between containers, on a Docker engine of its own. Needs root and Debian.
+	@$(BIN)/python tests/compose/run.py $(ARGS)
+
+clean: ## Remove what the other targets made.
+	rm -rf $(VENV) .docker .bellwire .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/results.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { echo "bellwire needs Python 3.11 or later: $(PYTHON) is $$($(PYTHON) --version 2>&1). Choose another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null || \
+	    { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@

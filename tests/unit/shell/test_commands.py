@@ -1,0 +1,201 @@
+"""The command line in one process: help, versions, and a person's mistakes, each told in one line with exit code 2."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from bellwire.shell import log
+from bellwire.shell.main import run
+
+TESTBED = """
+name = "lab"
+preset = "ideal"
+[nodes.alice]
+model = "ideal"
+[nodes.bob]
+model = "ideal"
+[stations.hub]
+[links.alice-bob]
+ends = ["alice", "bob"]
+station = "hub"
+model = "ideal"
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BELLWIRE_CLIENT", raising=False)
+    (tmp_path / "testbed.toml").write_text(TESTBED, encoding="utf-8")
+    yield tmp_path
+    structlog.reset_defaults()
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Run a command line that is a mistake: the exit code, and the one line that it was told in."""
+    code = run(arguments)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("\n")
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("bellwire: ")
+    return code, captured.err.removeprefix("bellwire: ").rstrip()
+
+
+def test_help_shows_every_command_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    for command in ("broker", "world", "station", "agent", "up", "entangle", "gate", "run", "keys", "backends"):
+        assert f" {command} " in out
+    assert "bellwire up examples/two-nodes/testbed.toml" in out
+
+
+def test_version_names_package_and_protocol(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("bellwire 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("frob",), "No such command 'frob'"),
+        (("entangle", "alice"), "Missing argument 'B'"),
+        (("entangle", "alice", "bob", "--frob"), "No such option: --frob"),
+        (("entangle", "alice", "bob"), "there is no testbed here"),
+        (("gate", "cz", "alice", "bob:t"), "'alice' is not of the form node:qubit"),
+        (("run", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("up", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("agent", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("broker", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("agent", "none.toml", "--log-level", "loud"), "--log-level 'loud' is not one of"),
+        (("keys", "new", "a b", "--role", "agent"), "'a b' is not a node name"),
+        (("keys", "new", "alice", "--role", "duke"), "'duke' is not one of"),
+        (("keys", "list", "none"), "none: no such folder"),
+        (
+            ("prepare", "testbed.toml", "--dir", "lab", "--broker", "broker", "--world", "world:7101"),
+            "'broker' is not of the form host:port",
+        ),
+    ],
+)
+def test_mistake_is_one_line_with_exit_code_2(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    code, text = told(capsys, *arguments)
+    assert code == 2
+    assert said in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('model = "ideal"\n[nodes.bob]', 'modle = "ideal"\n[nodes.bob]', "nodes.alice: unknown key `modle`"),
+        ('preset = "ideal"', 'preset = "real"', "there is no preset 'real': packaged are ideal"),
+        ('preset = "ideal"', 'preset = "mine.toml"', "mine.toml: cannot read preset"),
+        ('station = "hub"', 'station = "hob"', "links.alice-bob: station 'hob' has no table [stations.hob]"),
+        ('ends = ["alice", "bob"]', 'ends = ["alice", "eve"]', "link alice-bob: its end 'eve' is not a node"),
+        ("[stations.hub]", "[stations.hub]\n[stations.alice]", "there are two of the name 'alice'"),
+        ("[stations.hub]", "[stations.hub]\n[stations.world]", "nothing in a testbed can be called 'world'"),
+        ('[nodes.bob]\nmodel = "ideal"', '[nodes.bob]\nmodel = "tin"', "node bob: preset 'ideal' has no model 'tin'"),
+    ],
+)
+def test_testbed_wrong_is_one_line_with_file_and_place(
+    here: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    assert old in TESTBED
+    (here / "testbed.toml").write_text(TESTBED.replace(old, new, 1), encoding="utf-8")
+    code, text = told(capsys, "up", "testbed.toml")
+    assert code == 2
+    assert text.startswith("testbed.toml: ")
+    assert said in text
+    assert not (here / ".bellwire").exists()
+
+
+def test_client_two_testbeds_have_to_be_chosen_from(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        folder = here / ".bellwire" / name
+        folder.mkdir(parents=True)
+        (folder / "client.toml").touch()
+    code, text = told(capsys, "entangle", "alice", "bob")
+    assert code == 2
+    assert ".bellwire/a/client.toml, .bellwire/b/client.toml" in text
+
+
+def test_keys_new_then_list_shows_no_secret(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "new", "alice", "--role", "agent", "--dir", "keys"]) == 0
+    secret = here / "keys" / "alice.key_secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    capsys.readouterr()
+    assert run(["keys", "list", "keys", "--json"]) == 0
+    out = capsys.readouterr().out
+    (row,) = json.loads(out)
+    assert (row["name"], row["role"], row["secret"]) == ("alice", "agent", True)
+    hidden = secret.read_text(encoding="utf-8").split("secret-key")[1].split('"')[1]
+    assert hidden not in out
+    code, text = told(capsys, "keys", "new", "alice", "--role", "agent", "--dir", "keys")
+    assert code == 2
+    assert "a key is never overwritten" in text
+
+
+def test_prepare_hosts_are_bound_everywhere_and_reached_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["prepare", "testbed.toml", "--dir", "lab", "--broker", "one:7100", "--world", "two:7101", "--json"]
+    assert run(arguments) == 0
+    parts = {
+        part["name"]: tomllib.loads(Path(part["config"]).read_text()) for part in json.loads(capsys.readouterr().out)
+    }
+    assert parts["broker"]["bind"] == "tcp://0.0.0.0:7100"
+    assert parts["alice"]["broker"]["endpoint"] == "tcp://one:7100"
+    assert parts["hub"]["backend"]["options"]["endpoint"] == "tcp://two:7101"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("alice.key_secret", "none.key_secret", "keys/none.key_secret: cannot read the key: No such file"),
+        ("alice.key_secret", "hub.key_secret", "is the key of hub (station), expected the role agent"),
+        ("keys/broker.key", "keys/world.key", "broker.key: "),
+        ('name = "sim"', 'name = "tin"', "there is no backend 'tin': installed are"),
+        ("server_key =", "sever_key =", "backend sim of alice: unknown option 'sever_key'"),
+        ("[links.alice-bob]", f"[links.{'x' * 65}]", "a link's name has 1 to 64 characters"),
+        ('peer = "bob"', 'peer = "b o b"', "links.alice-bob: 'b o b' is not a node name"),
+    ],
+)
+def test_agent_that_cannot_be_made_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    assert run(["prepare", "testbed.toml", "--dir", "lab", "--broker", "one:7100", "--world", "two:7101"]) == 0
+    capsys.readouterr()
+    path = here / "lab" / "alice.toml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    code, line = told(capsys, "agent", "lab/alice.toml")
+    assert code == 2
+    assert said in line
+
+
+def test_backends_json_names_sim_and_mock(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["backends", "--json"]) == 0
+    assert {"sim", "mock"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_log_json_hides_secrets() -> None:
+    out = io.StringIO()
+    log.configure("info", out)
+    try:
+        structlog.get_logger().info("loaded", secret_key="abc", secret_key_path="alice.key_secret", name="alice")
+        structlog.get_logger().debug("not shown")
+    finally:
+        structlog.reset_defaults()
+    (line,) = out.getvalue().splitlines()
+    entry = json.loads(line)
+    assert entry["secret_key"] == "(hidden)"
+    assert entry["secret_key_path"] == "alice.key_secret"
+    assert (entry["event"], entry["level"], entry["name"]) == ("loaded", "info", "alice")

@@ -1,0 +1,104 @@
+"""What `bellwire up` makes of a testbed's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bellwire.agent.config import AgentConfig, StationConfig, WorldConfig
+from bellwire.agent.daemons import make_world
+from bellwire.agent.testbed import load_testbed, prepare
+from bellwire.agent.up import locked
+from bellwire.broker.commands import BrokerFile
+from bellwire.client.config import ClientConfig
+from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.ids import LinkId, NodeId
+from bellwire.protocols.messages import Role
+from bellwire.shell.config import load_config
+from bellwire.transport.keys import AuthorizedKeys, load_public, load_secret
+
+TESTBED = Path(__file__).parents[3] / "examples" / "two-nodes" / "testbed.toml"
+
+
+def test_prepare_example_gives_every_part_a_file_that_its_daemon_reads(tmp_path: Path) -> None:
+    prepared = prepare(TESTBED, tmp_path)
+    assert [(part.name, part.command) for part in prepared.parts] == [
+        ("broker", "broker"),
+        ("world", "world"),
+        ("hub", "station"),
+        ("alice", "agent"),
+        ("bob", "agent"),
+    ]
+    kinds: dict[str, type[msgspec.Struct]] = {
+        "broker": BrokerFile,
+        "world": WorldConfig,
+        "station": StationConfig,
+        "agent": AgentConfig,
+    }
+    for part in prepared.parts:
+        load_config(part.config, kinds[part.command])
+    client = load_config(prepared.client, ClientConfig)
+    assert client.world is not None
+    assert load_secret(tmp_path / client.secret_key).role is Role.APPLICATION
+    assert load_secret(tmp_path / client.world.secret_key).role is Role.OBSERVER
+
+
+def test_prepare_two_ends_have_one_primary_and_the_same_link(tmp_path: Path) -> None:
+    prepare(TESTBED, tmp_path)
+    alice, bob = (load_config(tmp_path / f"{name}.toml", AgentConfig).links["alice-bob"] for name in ("alice", "bob"))
+    assert (alice.primary, alice.peer) == (True, "bob")
+    assert (bob.primary, bob.peer) == (False, "alice")
+    assert alice.goodness == bob.goodness == 1.0
+    station = load_config(tmp_path / "hub.toml", StationConfig).links["alice-bob"]
+    assert (station.primary, station.secondary) == ("alice", "bob")
+
+
+def test_prepare_authorizes_who_belongs_where_and_nobody_else(tmp_path: Path) -> None:
+    prepare(TESTBED, tmp_path)
+    authorized = {
+        place: {path.stem for path in (tmp_path / "authorized" / place).glob("*.key")} for place in ("broker", "world")
+    }
+    assert authorized == {"broker": {"hub", "alice", "bob", "client"}, "world": {"hub", "alice", "bob", "observer"}}
+    keys = AuthorizedKeys(tmp_path / "authorized" / "broker")
+    alice = keys.lookup(load_public(tmp_path / "keys" / "alice.key").public)
+    assert alice is not None
+    assert alice.role is Role.AGENT
+    assert not list((tmp_path / "authorized").rglob("*_secret"))
+
+
+def test_prepare_again_keeps_the_keys(tmp_path: Path) -> None:
+    prepare(TESTBED, tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "keys").iterdir()}
+    prepare(TESTBED, tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "keys").iterdir()} == before
+
+
+def test_prepare_world_has_the_nodes_and_the_link(tmp_path: Path) -> None:
+    prepare(TESTBED, tmp_path)
+    path = tmp_path / "world.toml"
+    world = make_world(path, load_config(path, WorldConfig))
+    names = [qubit.name for qubit in world.qubits(NodeId("alice"))]
+    assert names == ["network0", "network1", "circuit0", "circuit1", "circuit2", "circuit3", "reference0"]
+    assert [link.link_id for link in world.links(NodeId("hub"))] == [LinkId("alice-bob")]
+
+
+def test_prepare_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="file/lab: cannot be written: Not a directory"):
+        prepare(TESTBED, tmp_path / "file" / "lab")
+
+
+def test_preset_path_is_relative_to_the_testbed(tmp_path: Path) -> None:
+    text = TESTBED.read_text(encoding="utf-8").replace('preset = "ideal"', 'preset = "sub/mine.toml"')
+    (tmp_path / "testbed.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"sub/mine\.toml: cannot read preset"):
+        load_testbed(tmp_path / "testbed.toml")
+
+
+def test_state_folder_is_for_one_testbed_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ConfigError, match="running there already"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
