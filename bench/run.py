@@ -25,9 +25,7 @@ def in_testbed(scale: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="bellwire-bench-") as state:
         command = [sys.executable, "-m", "bellwire.shell", "up", str(HERE / "testbed.toml"), "--state", state]
         inner = [sys.executable, str(HERE / "run.py"), "--inside", "--scale", str(scale)]
-        result = subprocess.run(
-            [*command, "--", *inner], capture_output=True, text=True, timeout=600, check=False
-        )
+        result = subprocess.run([*command, "--", *inner], capture_output=True, text=True, timeout=600, check=False)
         if result.returncode != 0:
             sys.stderr.write(result.stderr)
             raise SystemExit(f"the testbed ended with exit code {result.returncode}")

@@ -90,9 +90,7 @@ class Participant:
             await asyncio.wait_for(self._up.wait(), timeout_s)
         except TimeoutError:
             await self.close()
-            why = self._refused or (
-                f"is it running, and is the key of {self.endpoint.node} among its authorized keys?"
-            )
+            why = self._refused or (f"is it running, and is the key of {self.endpoint.node} among its authorized keys?")
             raise TransportError(f"no {self._server} answers at {self._where} within {timeout_s:g} s: {why}") from None
 
     async def ask(self, peer: NodeId, request: Request, expected: type[R], *, timeout_s: float) -> R:
