@@ -110,7 +110,7 @@ class Plan:
         table, shots = self._frequencies(counts), self._shots(counts)
         weights = np.einsum("ij,sj,ibk->sbk", transfer_matrix(ideal), self._inverse(), _readings(), optimize=True) / 16
         means = np.sum(weights * table, axis=2)
-        spreads = np.sum(weights**2 * table, axis=2) - means**2
+        spreads = np.maximum(np.sum(weights**2 * table, axis=2) - means**2, 0.0)  # rounding may leave -1e-17
         variance = float(np.sum(spreads / np.maximum(shots - 1, 1)))
         value = average_fidelity(float(means.sum()))
         return Estimate(value=value, sigma=0.8 * variance**0.5, shots=int(shots.sum()))
