@@ -78,8 +78,8 @@ def run_program(node: Node, registers: Registers, application: NodeId, message: 
     """Run a program and answer its request when the backend has.
 
     Raises:
-        RequestError: UNSUPP for a malformed step; NORES, UNKNOWN_ID or LIMIT for an operand. Nothing was executed then, and
-            qubits that earlier steps took stay with the application.
+        RequestError: UNSUPP for a malformed step; NORES, UNKNOWN_ID or LIMIT for an operand. No step was
+            executed then; qubits that earlier steps took stay with the application, those they released are given back.
     """
     for place, step in enumerate(message.steps, start=1):
         check_step(step, f"step {place}")

@@ -16,6 +16,7 @@ from msgspec import Meta
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Qubit
+from bellwire.protocols.limits import MAX_BATCH_INSTRUCTIONS
 from bellwire.protocols.messages import SESSION_MESSAGES, Message, Reply, Request
 from bellwire.protocols.messages.base import Natural, Node, Positive
 from bellwire.sim.topology import LinkInfo, QubitInfo
@@ -26,7 +27,6 @@ WORLD: Final = NodeId("world")
 MAX_BATCHES_UNDER_WAY: Final = 1_536
 """Batches of one node that the world has and has not answered: executing, or held back because an earlier one is missing."""
 
-MAX_BATCH_INSTRUCTIONS: Final = 1_024
 MAX_INSPECTED_QUBITS: Final = 5
 """The exact state of more qubits does not fit into one message."""
 

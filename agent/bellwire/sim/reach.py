@@ -14,10 +14,10 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import LocalProtocolError
 from bellwire.protocols.ids import NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion, Arm, Failed
+from bellwire.protocols.limits import MAX_BATCH_INSTRUCTIONS
 from bellwire.protocols.node import Batch, QubitKind
 from bellwire.protocols.session import Loss
 from bellwire.sim.messages import (
-    MAX_BATCH_INSTRUCTIONS,
     MAX_BATCHES_UNDER_WAY,
     WORLD,
     WorldComplete,

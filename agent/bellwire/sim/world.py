@@ -36,7 +36,7 @@ from bellwire.protocols.instructions import (
     Measured,
     WindowEnded,
 )
-from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_ID_CHARS, MAX_TEXT_CHARS
+from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_BATCH_INSTRUCTIONS, MAX_ID_CHARS, MAX_TEXT_CHARS
 from bellwire.protocols.node import QubitKind
 from bellwire.sim.engine import DensityMatrixEngine, StateEngineCapable
 from bellwire.sim.physics import LinkPhysics, NodePhysics, QubitPhysics, gate_fidelity, noisy_gate
@@ -44,9 +44,6 @@ from bellwire.sim.preset import Preset
 from bellwire.sim.states import GROUND, MIXED, ComplexArray
 from bellwire.sim.topology import LinkInfo, QubitInfo, WorldLink, WorldNode, check_topology
 from bellwire.sim.windows import Party, WindowLink, WindowOutcome, WindowTable
-
-MAX_BATCH_INSTRUCTIONS: Final = 1_024
-"""A longer batch is not executed: all of it is answered with `Failed`."""
 
 _DONE: Final = Done()
 _BITS: Final = (Measured(bit=0), Measured(bit=1))

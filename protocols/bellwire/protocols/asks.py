@@ -60,11 +60,9 @@ class Asks:
 
     def add(self, session: Session, request: Request, deadline_ns: int, handler: AnswerHandler) -> int:
         """Send a request now, or as soon as its session is up. With too many under way it ends with LIMIT at once."""
-        endpoint, number = self._endpoint, self.number()
         if len(self._pending) >= MAX_PENDING_REQUESTS:
-            full = RequestError(ErrorCode.LIMIT, f"{MAX_PENDING_REQUESTS} requests await their answer")
-            endpoint.timers.at(endpoint.now_ns, lambda: handler(full))
-            return number
+            return self.refuse(handler, f"{MAX_PENDING_REQUESTS} requests await their answer")
+        endpoint, number = self._endpoint, self.number()
         ask = _Ask(session.peer, request, handler, deadline_ns, endpoint.settings.retry_ns, endpoint.cause_id)
         self._pending[number] = ask
         if session.state is SessionState.UP:
@@ -72,6 +70,12 @@ class Asks:
         else:
             self._arm(number, ask)
         return number
+
+    def refuse(self, handler: AnswerHandler, text: str) -> int:
+        """End a request with LIMIT before it was sent; its handler hears of it right after this stimulus."""
+        endpoint = self._endpoint
+        endpoint.timers.at(endpoint.now_ns, lambda: handler(RequestError(ErrorCode.LIMIT, text)))
+        return self.number()
 
     def abandon(self, number: int) -> None:
         """Stop repeating a request; its handler is not called any more."""
@@ -144,7 +148,11 @@ class Asks:
             self._conclude(number, RequestError(ErrorCode.TIMEOUT, text))
             return
         ask.interval_ns = min(2 * ask.interval_ns, endpoint.settings.retry_limit_ns)
-        session = endpoint.want_session(ask.peer)
+        try:
+            session = endpoint.want_session(ask.peer)
+        except RemoteProtocolError as error:
+            self._conclude(number, RequestError(ErrorCode.LIMIT, error.text))
+            return
         if session.state is SessionState.UP and ask.data:
             endpoint.counters.retransmitted += 1
             endpoint.put(session, ask.data)

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from bellwire.protocols.errors import ErrorCode
-from bellwire.protocols.gate import GateEnd
+from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import StationWindow, WindowEnd
 from bellwire.protocols.instructions import (
     Apply,

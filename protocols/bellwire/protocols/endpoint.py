@@ -17,7 +17,7 @@ from bellwire.protocols.asks import Answer, AnswerHandler, Asks
 from bellwire.protocols.codec import Codec, Undecodable
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
-from bellwire.protocols.ids import CauseId, Epoch, NetworkTimeNs, NodeId
+from bellwire.protocols.ids import BROKER, CauseId, Epoch, NetworkTimeNs, NodeId
 from bellwire.protocols.limits import MAX_PEERS, MAX_TEXT_CHARS
 from bellwire.protocols.messages import (
     Message,
@@ -169,7 +169,11 @@ class Endpoint:
         restarts, or the code of the peer's own refusal. Returns the request's id.
         LIMIT says that too many of this endpoint's own requests await their answer.
         """
-        return self.asks.add(self.want_session(peer), request, deadline_ns, handler)
+        try:
+            session = self.want_session(peer)
+        except RemoteProtocolError as error:
+            return self.asks.refuse(handler, error.text)
+        return self.asks.add(session, request, deadline_ns, handler)
 
     def abandon(self, number: int) -> None:
         """Stop repeating a request; its handler is not called any more."""
@@ -334,7 +338,7 @@ class Endpoint:
             return
         if message.code is ErrorCode.NO_ROUTE:
             unreachable = self.sessions.get(message.peer)
-            if session is None or session.role is not Role.BROKER or unreachable is None:
+            if session is None or peer != BROKER or unreachable is None:
                 return
             unreachable.hint = message.text
             if unreachable.state is SessionState.UP:

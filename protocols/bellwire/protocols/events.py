@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 import msgspec
 
@@ -38,7 +37,3 @@ class Journal:
         """The events about `subject`, and those that share a cause with one of them, in order."""
         causes = {event.cause_id for event in self._events if subject in event.subjects}
         return [event for event in self._events if event.cause_id in causes or subject in event.subjects]
-
-    def as_dicts(self, events: list[Event]) -> list[dict[str, Any]]:
-        """Events as plain data, for `--json`."""
-        return [msgspec.to_builtins(event) for event in events]

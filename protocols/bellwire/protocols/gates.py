@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bellwire.protocols.endpoint import Answer
-from bellwire.protocols.errors import ErrorCode, RequestError
-from bellwire.protocols.gate import GateEnd, GateInput, GateState
+from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
+from bellwire.protocols.gate_end import GateEnd, GateInput, GateState
 from bellwire.protocols.ids import GateId, NetworkTimeNs, NodeId, PairId
 from bellwire.protocols.limits import MAX_GATES
 from bellwire.protocols.link import LinkEnd
@@ -29,6 +29,12 @@ from bellwire.protocols.teleport import Half
 
 GATE_PURPOSE = 1
 """The purpose that the agents give to pairs that they make for a gate."""
+
+
+def _check_operand(operand: str, pair_id: PairId) -> None:
+    """A gate acts on qubits over a pair, never on the pair's own halves."""
+    if operand == pair_id:
+        raise RequestError(ErrorCode.UNSUPP, f"{operand} cannot be the pair and a qubit of one gate")
 
 
 class Gates:
@@ -61,6 +67,8 @@ class Gates:
         """
         endpoint = self._node.endpoint
         self._check_room()
+        _check_operand(message.qubit, message.pair_id)
+        _check_operand(message.peer_qubit, message.pair_id)
         link = self._link_to(message.peer)
         deadline_ns = NetworkTimeNs(endpoint.network_time_ns() + message.max_time_ns)
         self._opened += 1
@@ -138,6 +146,7 @@ class Gates:
     def open(self, peer: NodeId, message: GateOpen) -> Reply:
         """A neighbour opens a gate over a pair that both ends have confirmed."""
         self._check_room()
+        _check_operand(message.qubit, message.pair_id)
         if message.gate_id in self.gates:
             raise RequestError(ErrorCode.REJECTED, f"{message.gate_id} is open already")
         if message.deadline_ns <= self._node.endpoint.network_time_ns():
@@ -208,8 +217,12 @@ class Gates:
             done=self._done,
             ended=self._ended,
         )
+        try:
+            pair.step(PairInput.RESERVE)
+        except RemoteProtocolError:
+            self._registers.unlock(application, operand)
+            raise
         self.gates[gate_id] = gate
-        pair.step(PairInput.RESERVE)
         pair.on_ended = lambda why: self._pair_gone(gate, why)
         endpoint = self._node.endpoint
         late = RequestError(ErrorCode.TIMEOUT, "the gate's deadline came first")

@@ -27,7 +27,16 @@ MAX_ATTEMPTS_PER_WINDOW = 2**40
 MAX_GATES = 1_024
 """Teleported gates that one node has under way."""
 
+MAX_STATION_WINDOWS = 1_024
+"""Windows that one station has under way."""
+
+MAX_DURATION_NS = 10**18
+"""The longest time that can be asked for, so that a deadline fits into 63 bits on any clock (30 years)."""
+
 MAX_PROGRAM_STEPS = 1_024
+MAX_BATCH_INSTRUCTIONS = 1_024
+"""Instructions in one batch for a backend; a longer one is not executed, and all of it is answered with `Failed`."""
+
 MAX_QUBITS_PER_APPLICATION = 256
 MAX_TOMBSTONES = 4_096
 """Ended pairs and windows that one link remembers, so that a late message about one is answered with how it ended."""

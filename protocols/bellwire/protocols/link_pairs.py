@@ -95,6 +95,8 @@ class LinkPairs:
             return None
         window = self._book.windows.get(WindowId(message.pair_id.rpartition("/")[0]))
         if pair is None and window is not None:
+            if window.claim is not None:
+                raise RequestError(ErrorCode.PROTOCOL, f"{message.pair_id} was confirmed before")
             window.claim = (number, message)
             return None
         why = self._book.ended.get(message.pair_id) or (f"it is {pair.state}" if pair is not None else "it never was")

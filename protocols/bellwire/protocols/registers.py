@@ -41,7 +41,7 @@ class Registers:
         """
         if application not in self._applications and len(self._applications) >= MAX_PEERS:
             raise RequestError(ErrorCode.LIMIT, f"more than {MAX_PEERS} applications hold qubits here")
-        held = self._applications.setdefault(application, _Application()).held
+        held = self._applications.get(application, _Application()).held
         if name in held:
             self._usable(held[name], name)
             return held[name].qubit
@@ -50,7 +50,7 @@ class Registers:
         qubit = self._node.qubits.take(kind)
         if qubit is None:
             raise RequestError(ErrorCode.NORES, f"{self._node.endpoint.node} has no free {kind} qubit")
-        held[name] = _Held(qubit)
+        self._applications.setdefault(application, _Application()).held[name] = _Held(qubit)
         return qubit
 
     def use(self, application: NodeId, operand: str) -> QubitName:

@@ -10,7 +10,7 @@ from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestErr
 from bellwire.protocols.herald import StationInput, StationState, StationWindow
 from bellwire.protocols.ids import LinkId, NodeId, WindowId
 from bellwire.protocols.instructions import AnyCompletion, Arm, Cancel, WindowEnded
-from bellwire.protocols.limits import MAX_GATES
+from bellwire.protocols.limits import MAX_STATION_WINDOWS
 from bellwire.protocols.messages import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, Reply, SessionAck
 from bellwire.protocols.node import Node, failure
 
@@ -50,8 +50,8 @@ class Station:
         node, endpoint = self._node, self._node.endpoint
         if message.window_id in self.windows:
             raise RemoteProtocolError(f"{message.window_id} is open already", "2 §3.1")
-        if len(self.windows) >= MAX_GATES:
-            raise RequestError(ErrorCode.NORES, f"{MAX_GATES} windows are open")
+        if len(self.windows) >= MAX_STATION_WINDOWS:
+            raise RequestError(ErrorCode.NORES, f"{MAX_STATION_WINDOWS} windows are open")
         if not node.backend_up:
             raise RequestError(ErrorCode.BACKEND, f"the detectors of {endpoint.node} are not connected")
         window = StationWindow(
@@ -75,6 +75,8 @@ class Station:
 
         def seen(completions: tuple[AnyCompletion, ...]) -> None:
             last = completions[-1]
+            if window.state is not StationState.ARMED:
+                return
             if isinstance(last, WindowEnded) and last.bell_state is not None:
                 window.step(StationInput.DETECTED, last.attempts, last.bell_state)
             elif isinstance(last, WindowEnded):
@@ -83,8 +85,15 @@ class Station:
                 node.note("WindowFailed", window.window_id, detail=failure(completions) or "")
                 window.step(StationInput.FAIL, 0, None)
 
+        endpoint.timers.at(window.deadline_ns, lambda: self._overdue(window))
         node.execute([arm], seen)
         return HeraldReady()
+
+    def _overdue(self, window: StationWindow) -> None:
+        """The detectors never answered: nobody waits for this window any more."""
+        if window.state is StationState.ARMED:
+            self._node.note("WindowFailed", window.window_id, detail="the detectors did not answer")
+            window.step(StationInput.FAIL, 0, None)
 
     def close(self, peer: NodeId, message: HeraldClose) -> Reply:
         """The primary has given a window up."""

@@ -30,11 +30,11 @@ MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
 
 PING_MS = 2_000
 SILENCE_MS = 6_000
+"""A connection on which pings are answered by nothing for this long is taken down."""
 
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
 _NOW_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-"""A connection on which pings are answered by nothing for this long is taken down."""
 
 
 @dataclass(slots=True)

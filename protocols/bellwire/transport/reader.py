@@ -18,7 +18,7 @@ PORTION = 256
 ROUNDS = 4
 """Portions taken before others on the loop get their turn."""
 
-HWM = 16_384
+HWM = 2_048
 """Messages queued towards or from one peer before more are refused."""
 
 LINGER_MS = 200

@@ -379,6 +379,19 @@ def test_no_route_from_anybody_else_is_ignored() -> None:
     assert alice.endpoint.is_up(BOB)
 
 
+def test_no_route_from_one_who_only_calls_itself_a_broker_is_ignored() -> None:
+    """A name is proved by its key, a role is not (1 §8)."""
+    wire = Wire()
+    alice, _ = pair(wire)
+    impostor = wire.join(NodeId("mallory"), role=Role.BROKER)
+    alice.ask()
+    impostor.keep_session(ALICE)
+    wire.run(100 * MS)
+    error = SessionError(epoch=impostor.epoch, peer_epoch=alice.endpoint.epoch, code=ErrorCode.NO_ROUTE, peer=BOB)
+    alice.endpoint.receive(NodeId("mallory"), CODEC.encode(error), wire.now_ns)
+    assert alice.endpoint.is_up(BOB)
+
+
 def test_network_time_is_learned_from_the_clock_by_half_the_round_trip() -> None:
     wire = Wire()
     alice = wire.join(ALICE, clock=BROKER)

@@ -11,12 +11,12 @@ import pytest
 from bellwire.protocols.errors import BackendError, ConfigError
 from bellwire.protocols.ids import LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import Apply, Cancel, Discard, Done, Failed, Gate, Initialise, Measured
-from bellwire.protocols.limits import MAX_TEXT_CHARS
+from bellwire.protocols.limits import MAX_BATCH_INSTRUCTIONS, MAX_TEXT_CHARS
 from bellwire.protocols.node import QubitKind
 from bellwire.sim.preset import load_preset
 from bellwire.sim.states import bell_density_matrix, shift_frame
 from bellwire.sim.topology import WorldLink, WorldNode
-from bellwire.sim.world import MAX_BATCH_INSTRUCTIONS, World
+from bellwire.sim.world import World
 
 if TYPE_CHECKING:
     from tests.unit.sim.conftest import Lab, LabFactory

@@ -22,6 +22,7 @@ from bellwire.protocols.ids import (
 )
 from bellwire.protocols.limits import (
     INT64_MAX,
+    MAX_DURATION_NS,
     MAX_ID_CHARS,
     MAX_NAME_CHARS,
     MAX_NODE_ID_CHARS,
@@ -33,7 +34,7 @@ NodeOrNone = Annotated[NodeId, Meta(max_length=MAX_NODE_ID_CHARS)]
 EpochField = Annotated[Epoch, Meta(ge=0, le=INT64_MAX)]
 Natural = Annotated[int, Meta(ge=0, le=INT64_MAX)]
 Positive = Annotated[int, Meta(ge=1, le=INT64_MAX)]
-DurationNs = Annotated[int, Meta(ge=1, le=INT64_MAX)]
+DurationNs = Annotated[int, Meta(ge=1, le=MAX_DURATION_NS)]
 TimeNs = Annotated[NetworkTimeNs, Meta(ge=0, le=INT64_MAX)]
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]

@@ -1,4 +1,4 @@
-"""Teleported gates: one machine for an end, and the coordinator that holds them (spec 3)."""
+"""One end of a teleported gate, as a machine (spec 3 §2)."""
 
 from __future__ import annotations
 
