@@ -51,7 +51,10 @@ def ratios(results: dict[str, float]) -> dict[str, float]:
 
 def show(results: dict[str, float], console: Console) -> None:
     """Print the figures as a table."""
-    table = Table(title="Bellwire benchmarks", caption="ratios are to a bare blocking pyzmq ping-pong of this run")
+    table = Table(
+        title="Bellwire benchmarks",
+        caption="ratios: to a bare pyzmq ping-pong of this run; rates: with the one application that asks",
+    )
     table.add_column("figure")
     table.add_column("value", justify="right")
     for key, value in results.items():
@@ -71,6 +74,11 @@ def main() -> None:
         figures = asyncio.run(agents.measure(Path(os.environ["BELLWIRE_CLIENT"]), number))
         print(json.dumps(figures))  # noqa: T201
         return
+    try:
+        with arguments.json.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        parser.error(f"--json {arguments.json}: {error.strerror or error}")
     console = Console()
     with console.status("ping-pong"):
         results = pingpong.measure()

@@ -164,6 +164,19 @@ async def unless_interrupted(work: Coroutine[Any, Any, str]) -> str | None:
         return None
 
 
+def _check_writable(path: Path) -> None:
+    """See to it now, and not after the run, that the rows can be written.
+
+    Raises:
+        ConfigError: when they cannot.
+    """
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--json {path}: {error.strerror or error}") from None
+
+
 def main(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the rows to this file, too.")] = None,
     shots_scale: Annotated[float, typer.Option(min=0.01, max=100.0, help="Times as many shots.")] = 1.0,
@@ -171,8 +184,8 @@ def main(
 ) -> None:
     """Run the distributed quantum computing experiment of Main et al. (2025) on five processes of this machine."""
     try:
-        if json is not None and not json.resolve().parent.is_dir():
-            raise ConfigError(f"--json: there is no folder {json.parent}")
+        if json is not None:
+            _check_writable(json)
         with tempfile.TemporaryDirectory(prefix="bellwire-oxford-") as folder:
             result = asyncio.run(unless_interrupted(experiment(Console(), Path(folder), shots_scale, seed)))
         if result is None:

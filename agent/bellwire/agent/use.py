@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from bellwire.protocols.errors import BellwireError, ConfigError
+from bellwire.protocols.ids import node_id
+from bellwire.shell.operand import MAX_TIMEOUT_S, operand
 from bellwire.shell.options import NETWORK, Json, error_console, show_json, show_table
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ Client = Annotated[
         help="The client.toml of the network. [default: that of the only testbed in .bellwire/]",
     ),
 ]
-Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds that each request may take.")]
+Timeout = Annotated[float, typer.Option(min=0.001, max=MAX_TIMEOUT_S, help="Seconds that each request may take.")]
 
 
 class Variant(StrEnum):
@@ -100,6 +102,8 @@ def entangle(
 
     Example: `bellwire entangle alice bob --number 10 --fidelity 0.9 --measure`
     """
+    for name in (first, second):
+        node_id(name)
     path = find_client(client)
     pairs: list[dict[str, Any]] = []
     started = time.perf_counter()
@@ -183,9 +187,7 @@ def gate_command(
     Example: `bellwire gate cnot alice:c bob:t --number 10`
     """
     for text in (source, target):
-        node, _, qubit = text.partition(":")
-        if not node or not qubit:
-            raise ConfigError(f"{text!r} is not of the form node:qubit, such as alice:c")
+        operand(text)
     path = find_client(client)
     work = _gates(path, kind, (source, target), number, start, variant, fidelity, timeout)
     gates = _wait(work)
@@ -211,7 +213,7 @@ async def _gates(
     from bellwire.client.net import connect
     from bellwire.client.steps import gate, initialise, measure
 
-    (node, _, qubit), (peer, _, peer_qubit) = (text.partition(":") for text in operands)
+    (node, qubit), (peer, peer_qubit) = (operand(text) for text in operands)
     turn = [gate("h", peer_qubit)] if kind is GateName.CZ else []
     before = [initialise(qubit), *([gate("x", qubit)] if start else [])]
     after = [*([] if kind is GateName.TELEPORT else [measure(qubit)])]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bellwire.client.config import ClientConfig
 from bellwire.client.participant import Participant
 from bellwire.protocols.errors import ErrorCode, RequestError
-from bellwire.protocols.ids import BROKER, CreateId, NodeId, PairId
+from bellwire.protocols.ids import BROKER, CreateId, NodeId, PairId, node_id
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.messages import (
     GateKind,
@@ -32,9 +32,13 @@ from bellwire.protocols.messages import (
     Step,
 )
 from bellwire.shell.config import load_config
+from bellwire.shell.operand import duration_ns, operand
 
 GRACE_S = 2.0
 """How much longer the client waits than it gave the network, so that the network's own answer comes first."""
+
+MAX_HALVES = 4_096
+"""Pairs of one request of which only one end has spoken."""
 
 MAX_EARLY_CREATES = 64
 """Requests of which an OK came before they were known to exist, that are remembered."""
@@ -58,11 +62,28 @@ class Pair:
 
 @dataclass(slots=True)
 class _Create:
-    """The OKs of one request, until both ends have spoken."""
+    """The OKs of one request, until both ends have spoken. Before `nodes` are known, anything may have come early."""
 
     halves: dict[PairId, dict[NodeId, LinkOk]] = field(default_factory=dict)
     arrived: asyncio.Queue[Pair | RequestError] = field(default_factory=asyncio.Queue)
     nodes: tuple[NodeId, NodeId] | None = None
+
+    def claim(self, nodes: tuple[NodeId, NodeId]) -> None:
+        """Say whose request it is: what others have said of it is dropped."""
+        self.nodes = nodes
+        for pair_id, halves in list(self.halves.items()):
+            self.halves[pair_id] = {node: ok for node, ok in halves.items() if node in nodes}
+
+    def check(self, peer: NodeId) -> None:
+        """Only the two ends may speak of a request.
+
+        Raises:
+            RequestError: DENIED, when another does; LIMIT, when too much has come unasked.
+        """
+        if self.nodes is not None and peer not in self.nodes:
+            raise RequestError(ErrorCode.DENIED, f"{peer} is no end of this link")
+        if len(self.halves) > MAX_HALVES:
+            raise RequestError(ErrorCode.LIMIT, f"more than {MAX_HALVES} pairs await their other half")
 
 
 class Network:
@@ -72,7 +93,6 @@ class Network:
         self._participant = participant
         self._creates: dict[CreateId, _Create] = {}
         self._creating = 0
-        self.expired: set[PairId] = set()
         endpoint = participant.endpoint
         endpoint.handle(LinkOk, self._ok)
         endpoint.handle(LinkErr, self._err)
@@ -91,8 +111,10 @@ class Network:
         Raises:
             RequestError: UNSUPP when the link cannot give the fidelity, TIMEOUT, or what else the network refuses with.
         """
-        async for pair in self.pairs(first, second, fidelity=fidelity, timeout_s=timeout_s, priority=priority):
-            return pair
+        asked = self.pairs(first, second, fidelity=fidelity, timeout_s=timeout_s, priority=priority)
+        async with aclosing(asked) as pairs:
+            async for pair in pairs:
+                return pair
         raise RequestError(ErrorCode.OTHER, "the request ended without a pair")
 
     async def pairs(
@@ -104,26 +126,28 @@ class Network:
         fidelity: float = 0.0,
         timeout_s: float = 10.0,
         priority: int = 0,
-    ) -> AsyncIterator[Pair]:
+    ) -> AsyncGenerator[Pair]:
         """Make `number` pairs with one request; each comes as soon as both ends have confirmed it.
 
         Raises:
             RequestError: as `entangle`, after the pairs that were made.
         """
+        nodes = (node_id(first), node_id(second))
         create = LinkCreate(
-            peer=NodeId(second),
+            peer=nodes[1],
             number=number,
             min_fidelity=fidelity,
-            max_time_ns=max(1, int(timeout_s * 1e9)),
+            max_time_ns=duration_ns(timeout_s),
             priority=priority,
         )
         self._creating += 1
         try:
-            created = await self._participant.ask(NodeId(first), create, LinkCreated, timeout_s=timeout_s + GRACE_S)
+            created = await self._participant.ask(nodes[0], create, LinkCreated, timeout_s=timeout_s + GRACE_S)
+            waiting = self._creates.setdefault(created.create_id, _Create())
+            waiting.claim(nodes)
         finally:
             self._creating -= 1
-        waiting = self._creates.setdefault(created.create_id, _Create())
-        waiting.nodes = (NodeId(first), NodeId(second))
+            self._forget_early()
         for pair_id in list(waiting.halves):
             self._match(waiting, pair_id)
         try:
@@ -145,7 +169,8 @@ class Network:
             RequestError: when a step is malformed, an operand cannot be used or the hardware fails.
         """
         program = ProgramRun(steps=tuple(steps))
-        return await self._participant.ask(NodeId(node), program, ProgramResult, timeout_s=timeout_s)
+        duration_ns(timeout_s)
+        return await self._participant.ask(node_id(node), program, ProgramResult, timeout_s=timeout_s)
 
     async def cz(
         self,
@@ -200,8 +225,8 @@ class Network:
         fidelity: float,
         timeout_s: float,
     ) -> GateResult:
-        node, qubit = _operand(source)
-        peer, peer_qubit = _operand(target)
+        node, qubit = operand(source)
+        peer, peer_qubit = operand(target)
         request = GateRequest(
             kind=kind,
             variant=GateVariant(variant),
@@ -210,7 +235,7 @@ class Network:
             peer_qubit=peer_qubit,
             pair_id=pair.pair_id if pair is not None else PairId(""),
             min_fidelity=fidelity,
-            max_time_ns=max(1, int(timeout_s * 1e9)),
+            max_time_ns=duration_ns(timeout_s),
         )
         result = await self._participant.ask(node, request, GateResult, timeout_s=timeout_s + GRACE_S)
         if result.status is GateStatus.INDETERMINATE:
@@ -230,8 +255,16 @@ class Network:
             known = self._creates[create_id] = _Create()
         return known
 
+    def _forget_early(self) -> None:
+        """With no request on its way nothing can be early: forget what nobody claimed."""
+        if not self._creating:
+            for create_id, create in list(self._creates.items()):
+                if create.nodes is None:
+                    del self._creates[create_id]
+
     def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
         create = self._create(message.create_id)
+        create.check(peer)
         create.halves.setdefault(message.pair_id, {})[peer] = message
         if create.nodes is not None:
             self._match(create, message.pair_id)
@@ -259,21 +292,18 @@ class Network:
             )
         )
 
-    def _err(self, _: NodeId, message: LinkErr) -> Reply:
+    def _err(self, peer: NodeId, message: LinkErr) -> Reply:
         create = self._create(message.create_id)
+        create.check(peer)
         create.arrived.put_nowait(RequestError(message.code, message.text))
         return SessionAck()
 
-    def _expire(self, _: NodeId, message: LinkExpire) -> Reply:
-        self.expired.add(message.pair_id)
+    def _expire(self, peer: NodeId, message: LinkExpire) -> Reply:
+        create = self._creates.get(message.create_id)
+        if create is not None and create.nodes is not None:
+            create.check(peer)
+            create.halves.pop(message.pair_id, None)
         return SessionAck()
-
-
-def _operand(text: str) -> tuple[NodeId, str]:
-    node, colon, qubit = text.partition(":")
-    if not colon or not node or not qubit:
-        raise ValueError(f"{text!r} is not of the form node:qubit")
-    return NodeId(node), qubit
 
 
 @asynccontextmanager

@@ -1,0 +1,115 @@
+"""The application's bookkeeping of pairs: who may speak of a request, and what is forgotten (spec 2 §2)."""
+
+from __future__ import annotations
+
+import pytest
+
+from bellwire.client.net import MAX_HALVES, Network, _Create
+from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError
+from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, PairId
+from bellwire.protocols.instructions import BellState
+from bellwire.protocols.messages import LinkErr, LinkOk
+from bellwire.shell.operand import duration_ns, operand
+
+ALICE, BOB, MALLORY = NodeId("alice"), NodeId("bob"), NodeId("mallory")
+CREATE = CreateId("create-1")
+
+
+class Deaf:
+    """A participant that is connected to nothing."""
+
+    class endpoint:  # noqa: N801
+        node = NodeId("app")
+
+        @staticmethod
+        def handle(*_: object) -> None:
+            """Take handlers and never call them."""
+
+
+def network() -> Network:
+    return Network(Deaf())  # type: ignore[arg-type]
+
+
+def ok(peer: NodeId, pair: str = "pair/1") -> LinkOk:
+    return LinkOk(
+        create_id=CREATE,
+        pair_id=PairId(pair),
+        sequence_number=1,
+        purpose_id=0,
+        peer=peer,
+        originator=True,
+        bell_state=BellState.PSI_PLUS,
+        goodness=1.0,
+        time_of_goodness_ns=NetworkTimeNs(1),
+        confirmed_ns=NetworkTimeNs(2),
+        expires_ns=NetworkTimeNs(3),
+    )
+
+
+def test_stranger_cannot_end_or_serve_a_request() -> None:
+    net = network()
+    net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    with pytest.raises(RequestError) as refused:
+        net._ok(MALLORY, ok(ALICE))
+    assert refused.value.code is ErrorCode.DENIED
+    with pytest.raises(RequestError) as refused:
+        net._err(MALLORY, LinkErr(create_id=CREATE, code=ErrorCode.OTHER))
+    assert refused.value.code is ErrorCode.DENIED
+    assert net._creates[CREATE].arrived.empty()
+
+
+def test_pair_arrives_when_both_ends_have_spoken() -> None:
+    net = network()
+    create = net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    net._ok(BOB, ok(ALICE))
+    assert create.arrived.empty()
+    net._ok(ALICE, ok(BOB))
+    pair = create.arrived.get_nowait()
+    assert not isinstance(pair, RequestError)
+    assert (pair.pair_id, pair.nodes, pair.confirmation_ns) == ("pair/1", (ALICE, BOB), 1)
+
+
+def test_early_word_of_a_stranger_is_dropped_when_the_ends_are_known() -> None:
+    net = network()
+    net._creating = 1
+    net._ok(MALLORY, ok(ALICE))
+    net._ok(ALICE, ok(BOB))
+    create = net._creates[CREATE]
+    create.claim((ALICE, BOB))
+    assert set(create.halves[PairId("pair/1")]) == {ALICE}
+
+
+def test_early_words_that_nobody_claims_are_forgotten() -> None:
+    net = network()
+    net._creating = 1
+    net._ok(ALICE, ok(BOB))
+    net._creating = 0
+    net._forget_early()
+    assert net._creates == {}
+    with pytest.raises(RequestError) as refused:
+        net._ok(ALICE, ok(BOB))
+    assert refused.value.code is ErrorCode.UNKNOWN_ID
+
+
+def test_halves_of_a_request_are_bounded() -> None:
+    net = network()
+    net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    for number in range(MAX_HALVES + 1):
+        net._ok(ALICE, ok(BOB, f"pair/{number}"))
+    with pytest.raises(RequestError) as refused:
+        net._ok(ALICE, ok(BOB, "one/more"))
+    assert refused.value.code is ErrorCode.LIMIT
+
+
+@pytest.mark.parametrize("text", ["alice", ":c", "alice:", "al ice:c", "béb:c", "alice:a b", "alice:" + "q" * 200])
+def test_operand_that_is_none_is_one_clear_line(text: str) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        operand(text)
+    assert "\n" not in str(wrong.value)
+    assert len(str(wrong.value)) < 250
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan"), 1e10])
+def test_timeout_that_is_none_is_one_clear_line(seconds: float) -> None:
+    with pytest.raises(ConfigError, match="timeout"):
+        duration_ns(seconds)
