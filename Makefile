@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheels compose-test clean
+.PHONY: help demo test lint model bench wheels compose-test clean
 .NOTPARALLEL:
 
 help: ## Show this.
@@ -25,6 +25,9 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint ## Check style, types and 
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+model: $(BIN)/python ## Check the formal models with spin. Needs spin and gcc; ARGS="--trace pair:NO_ACK" shows a mutant's end.
+	@$(BIN)/python protocols/formal/check.py $(ARGS)
 
 bench: $(VENV)/.installed ## Measure, into bench/results.json and a table.
 	@$(BIN)/python bench/run.py $(ARGS)

@@ -24,7 +24,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "bellwire-base:bookworm"
-MIRROR = "http://deb.debian.org/debian"
 PACKAGES = "python3,python3-venv,python3-pip"
 PYTHON = "3.11"
 TOTAL_S = 900.0
@@ -161,10 +160,11 @@ def make_base(folder: Path, environment: Mapping[str, str], kept: Path | None) -
     """Make the base image: a small Debian with Python, without any registry."""
     tarball = kept or folder / "base.tar"
     if not tarball.exists():
-        mirror = os.environ.get("DEBIAN_MIRROR", MIRROR)
-        say(f"debootstrap of Debian bookworm from {mirror}")
+        mirror = os.environ.get("DEBIAN_MIRROR")
+        say("debootstrap of Debian bookworm")
         root = folder / "root"
-        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, mirror, cwd=folder)
+        named = [mirror] if mirror else []
+        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, *named, cwd=folder)
         shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
         shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
         part = tarball.with_name(f"{tarball.name}.part")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Answer = Reply | RequestError
 """What a request comes to: the reply, or the error that ended it."""
 
+UNSURE = (ErrorCode.PEER_LOST, ErrorCode.TIMEOUT, ErrorCode.LIMIT, ErrorCode.EXPIRE)
+"""Errors that do not say whether the peer has handled the request: no answer came, or one copy of it was refused unread."""
+
 AnswerHandler = Callable[[Answer], None]
 
 
@@ -52,6 +55,10 @@ class Asks:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def requests(self, peer: NodeId | None = None) -> list[Request]:
+        """The requests that await their answer, of one peer or of all."""
+        return [ask.request for ask in self._pending.values() if peer in (None, ask.peer)]
 
     def number(self) -> int:
         """Give the next request id of this incarnation."""

@@ -103,6 +103,7 @@ class Endpoint:
 
     def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
         """Take one message frame that came from `peer`, as the transport authenticated it."""
+        self.catch_up(now_ns)
         self.begin(now_ns)
         try:
             message = self.codec.decode(data)
@@ -126,6 +127,12 @@ class Endpoint:
         """Do what has come due."""
         self.begin(now_ns)
         self.timers.fire_due(now_ns)
+
+    def catch_up(self, now_ns: int) -> None:
+        """Do first what has come due: on a late loop a deadline counts before what arrives after it."""
+        deadline_ns = self.timers.next_deadline_ns()
+        if deadline_ns is not None and deadline_ns <= now_ns:
+            self.handle_deadline(now_ns)
 
     def take_frames(self) -> list[tuple[NodeId, bytes]]:
         """Take the frames to be sent, in order, each with the participant that it is for."""
@@ -207,6 +214,11 @@ class Endpoint:
     def has_time(self) -> bool:
         """Whether the network's time is known."""
         return self._clock_error_ns is not None
+
+    @property
+    def clock_error_ns(self) -> int | None:
+        """How far off the network's time may have been when it was heard; `None` before it was."""
+        return self._clock_error_ns
 
     def network_time_ns(self, local_ns: int | None = None) -> NetworkTimeNs:
         """The network's time at a local time (now, when none is given). Zero offset until a clock was heard."""

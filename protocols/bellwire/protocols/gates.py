@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bellwire.protocols.endpoint import Answer
+from bellwire.protocols.asks import UNSURE, Answer
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.gate_end import GateEnd, GateInput, GateState
 from bellwire.protocols.ids import GateId, NetworkTimeNs, NodeId, PairId
@@ -55,6 +55,11 @@ class Gates:
         self._making: dict[GateId, LinkRequest] = {}
         self._answers: dict[GateId, tuple[NodeId, int]] = {}
         self._opened = 0
+
+    @property
+    def unanswered(self) -> int:
+        """How many applications await the end of a gate, those included whose pair is still being made."""
+        return len(self._answers)
 
     # At the source.
 
@@ -134,7 +139,7 @@ class Gates:
             if not isinstance(answer, RequestError):
                 gate.pair.step(PairInput.CONSUME)
                 gate.step(GateInput.READY)
-            elif answer.code in (ErrorCode.TIMEOUT, ErrorCode.PEER_LOST):
+            elif answer.code in UNSURE:
                 gate.lose(answer)
             else:
                 gate.step(GateInput.REFUSED, answer)

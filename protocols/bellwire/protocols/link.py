@@ -39,7 +39,7 @@ class LinkEnd:
 
         Raises:
             RequestError: UNSUPP when the link cannot give the fidelity, NOTIME when the deadline is past, NORES when the
-                queue is full.
+                queue is full or the network's time is not known yet.
         """
         endpoint = self.node.endpoint
         self._admit(spec)
@@ -93,6 +93,8 @@ class LinkEnd:
             request.step(RequestInput.FAIL, error)
 
     def _admit(self, spec: CreateSpec) -> None:
+        if not self.node.endpoint.has_time:
+            raise RequestError(ErrorCode.NORES, f"{self.node.endpoint.node} has not heard the network's time yet")
         if spec.min_fidelity > self.settings.goodness:
             text = f"{self.settings.link_id} gives fidelity {self.settings.goodness:g}, {spec.min_fidelity:g} was asked"
             raise RequestError(ErrorCode.UNSUPP, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bellwire.protocols.endpoint import Answer
+from bellwire.protocols.asks import UNSURE, Answer
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import NetworkTimeNs, NodeId, WindowId, pair_id
@@ -79,7 +79,7 @@ class LinkPairs:
                 return
             if not isinstance(answer, RequestError):
                 pair.step(PairInput.CONFIRM)
-            elif answer.code not in (ErrorCode.PEER_LOST, ErrorCode.TIMEOUT):
+            elif answer.code not in UNSURE:
                 pair.step(PairInput.REFUSED, str(answer))
 
         endpoint.ask(self._settings.peer, message, endpoint.local_time_ns(pair.expires_ns), confirmed)
@@ -117,6 +117,11 @@ class LinkPairs:
             endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.REJECTED, text))
             pair.step(PairInput.REFUSED, text)
             return
+        if claim.expires_ns <= endpoint.network_time_ns():
+            text = f"the lease of {pair.pair_id} is over"
+            endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.NOTIME, text))
+            pair.step(PairInput.REFUSED, text)
+            return
         pair.sequence_number = claim.sequence_number
         pair.expires_ns = claim.expires_ns
         self._expire_at(pair, claim.expires_ns)
@@ -139,9 +144,20 @@ class LinkPairs:
         if pair.state in ENDED:
             return
         pair.step(PairInput.RELEASE, why)
+        self._tell_released(pair, why)
+
+    def _tell_released(self, pair: PairEnd, why: str) -> None:
+        """Tell the peer that this half is gone, and again after a silence, until it knows or the lease is over."""
         endpoint = self._node.endpoint
         message = PairRelease(link_id=self._settings.link_id, pair_id=pair.pair_id, reason=why[:MAX_TEXT_CHARS])
-        endpoint.ask(self._settings.peer, message, endpoint.local_time_ns(pair.expires_ns), lambda _: None)
+
+        def told(answer: Answer) -> None:
+            unsure = isinstance(answer, RequestError) and answer.code in UNSURE
+            if unsure and endpoint.network_time_ns() < pair.expires_ns:
+                at_ns = endpoint.now_ns + endpoint.settings.retry_ns
+                endpoint.timers.at(at_ns, lambda: self._tell_released(pair, why))
+
+        endpoint.ask(self._settings.peer, message, endpoint.local_time_ns(pair.expires_ns), told)
 
     def released(self, peer: NodeId, message: PairRelease) -> Reply:
         """The peer has given a pair up."""

@@ -30,6 +30,11 @@ class LinkWindows:
         self._backing_off = False
         book.node.on_free.append(self.schedule)
 
+    @property
+    def deferred(self) -> int:
+        """How many windows wait for a free qubit."""
+        return len(self._deferred)
+
     def schedule(self) -> None:
         """Open windows, at the primary; take deferred ones, at the secondary, while communication qubits are free."""
         while self._deferred and self._node.qubits.free(QubitKind.COMMUNICATION):

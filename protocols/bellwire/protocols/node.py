@@ -69,6 +69,11 @@ class Qubits:
         return len(self._free[kind])
 
     @property
+    def total(self) -> int:
+        """How many qubits the hardware has."""
+        return len(self._kinds)
+
+    @property
     def held(self) -> frozenset[QubitName]:
         """The qubits that somebody holds."""
         return frozenset(self._held)
@@ -109,6 +114,11 @@ class Node:
         self._waiting[self._numbers] = (handler, len(batch))
         self._batches.append(Batch(number=self._numbers, instructions=batch))
 
+    @property
+    def waiting(self) -> int:
+        """How many batches await their completions."""
+        return len(self._waiting)
+
     # What a driver calls.
 
     def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
@@ -136,6 +146,7 @@ class Node:
 
     def complete(self, number: int, completions: tuple[AnyCompletion, ...], now_ns: int) -> None:
         """A batch was answered. An answer to a batch that nobody waits for is dropped: it is from before a reset."""
+        self.endpoint.catch_up(now_ns)
         self.endpoint.begin(now_ns, f"{self.endpoint.node}:batch-{number}")
         waiting = self._waiting.pop(number, None)
         if waiting is not None:
@@ -164,7 +175,7 @@ class Node:
         """Say goodbye to everybody and give every qubit back."""
         self.endpoint.begin(now_ns)
         self.endpoint.close()
-        self.discard(*self.qubits.held)
+        self.discard(*sorted(self.qubits.held))
 
     def _lose_backend(self, why: str) -> None:
         self.backend_up = False

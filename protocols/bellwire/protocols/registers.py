@@ -113,6 +113,10 @@ class Registers:
                 self._node.discard(held.qubit)
                 self._drop(application, operand)
 
+    def left(self) -> dict[str, list[str]]:
+        """What applications hold, by the name of the application."""
+        return {name: list(application.held) for name, application in self._applications.items()}
+
     def clear(self) -> None:
         """Every qubit is gone, with the backend."""
         self._applications.clear()
