@@ -53,7 +53,8 @@ def show(results: dict[str, float], console: Console) -> None:
     """Print the figures as a table."""
     table = Table(
         title="Bellwire benchmarks",
-        caption="ratios: to a bare pyzmq ping-pong of this run; rates: with the one application that asks",
+        caption="Ratios are to a bare blocking pyzmq ping-pong of this run. Rates include the Python time of the one "
+        "application process that asks.",
     )
     table.add_column("figure")
     table.add_column("value", justify="right")
@@ -75,10 +76,14 @@ def main() -> None:
         print(json.dumps(figures))  # noqa: T201
         return
     try:
+        new = not arguments.json.exists()
         with arguments.json.open("a", encoding="utf-8"):
             pass
+        if new:
+            arguments.json.unlink()
     except OSError as error:
-        parser.error(f"--json {arguments.json}: {error.strerror or error}")
+        sys.stderr.write(f"bench: --json {arguments.json}: {error.strerror or error}\n")
+        raise SystemExit(2) from None
     console = Console()
     with console.status("ping-pong"):
         results = pingpong.measure()

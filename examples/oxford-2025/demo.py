@@ -165,14 +165,17 @@ async def unless_interrupted(work: Coroutine[Any, Any, str]) -> str | None:
 
 
 def _check_writable(path: Path) -> None:
-    """See to it now, and not after the run, that the rows can be written.
+    """See to it now, and not after the run, that the rows can be written. A file that is not there is not left there.
 
     Raises:
         ConfigError: when they cannot.
     """
     try:
+        new = not path.exists()
         with path.open("a", encoding="utf-8"):
             pass
+        if new:
+            path.unlink()
     except OSError as error:
         raise ConfigError(f"--json {path}: {error.strerror or error}") from None
 

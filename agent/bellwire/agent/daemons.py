@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -16,9 +16,8 @@ from bellwire.backends.interface import BackendContext
 from bellwire.backends.registry import load_backend
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.ids import BROKER, LinkId, NodeId, QubitName
+from bellwire.protocols.ids import BROKER, LinkId, NodeId
 from bellwire.protocols.messages import Role
-from bellwire.protocols.node import QubitKind
 from bellwire.protocols.session import Loss
 from bellwire.shell.config import load_config, nanoseconds
 from bellwire.shell.daemon import Readiness
@@ -30,33 +29,6 @@ from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.keys import AuthorizedKeys, load_public, load_secret
 
 L = TypeVar("L", covariant=True)
-
-
-class ReadyNode(NodeDaemon):
-    """A node's daemon that says when its broker and its backend are both there, and when one of them is not any more."""
-
-    readiness: Readiness
-
-    def watch(self, readiness: Readiness) -> None:
-        """Tell `readiness` from now on."""
-        self.readiness = readiness
-        self.brain.endpoint.on_peer_up.append(lambda _: self._look())
-        self.brain.endpoint.on_peer_lost.append(self._peer_lost)
-        self.node.on_backend_lost.append(lambda _: self.readiness.set(False))
-
-    def connected(self, qubits: Iterable[tuple[QubitName, QubitKind]]) -> None:
-        """The hardware is there."""
-        super().connected(qubits)
-        self._look()
-
-    def _peer_lost(self, peer: NodeId, loss: Loss, why: str) -> None:
-        structlog.get_logger().info("peer lost", peer=peer, loss=loss.value, why=why)
-        if peer == BROKER:
-            self.readiness.set(False)
-
-    def _look(self) -> None:
-        if self.node.backend_up and self.brain.endpoint.is_up(BROKER):
-            self.readiness.set(True)
 
 
 def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
@@ -121,16 +93,20 @@ def _node_daemon(
     )
     backend = load_backend(config.backend.name, context)
     endpoint = Endpoint(keys.name, role, epoch, settings=config.session.settings(), clock=BROKER)
-    daemon = ReadyNode(
+    endpoint.on_peer_lost.append(_log_loss)
+    return NodeDaemon(
         make_brain(endpoint),
         backend,
         broker_endpoint=config.broker.endpoint,
         broker_key=broker.public,
         keys=keys,
         report=structlog.get_logger().info,
+        on_ready=readiness.set,
     )
-    daemon.watch(readiness)
-    return daemon
+
+
+def _log_loss(peer: NodeId, loss: Loss, why: str) -> None:
+    structlog.get_logger().info("peer lost", peer=peer, loss=loss.value, why=why)
 
 
 class ReadyWorld(WorldDaemon):

@@ -35,6 +35,7 @@ class NodeDaemon:
     """Drives a brain over one connection to the broker and one backend.
 
     To be made, started and closed within one running loop. `report` is told in one line what a person may want to know.
+    It is ready while both its broker and its backend are there; `on_ready` is told whenever that changes.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class NodeDaemon:
         keys: KeyPair,
         clock: Callable[[], int] = local_time_ns,
         report: Callable[[str], None] | None = None,
+        on_ready: Callable[[bool], None] | None = None,
     ) -> None:
         self.brain = brain
         self.node = brain.node
@@ -56,12 +58,14 @@ class NodeDaemon:
         self._keys = keys
         self._clock = clock
         self._report = report
+        self._on_ready = on_ready
+        self._broker_up = False
         self._ready = asyncio.Event()
         self._closing = asyncio.Event()
         self._driver: Driver | None = None
         self._connection: Connection | None = None
-        brain.endpoint.on_peer_up.append(lambda _: self._look_ready())
-        brain.endpoint.on_peer_lost.append(lambda *_: self._look_ready())
+        brain.endpoint.on_peer_up.append(lambda peer: self._note_broker(peer, True))
+        brain.endpoint.on_peer_lost.append(lambda peer, *_: self._note_broker(peer, False))
 
     # Life.
 
@@ -184,8 +188,18 @@ class NodeDaemon:
         if self._report is not None:
             self._report(text)
 
+    def _note_broker(self, peer: NodeId, up: bool) -> None:
+        if peer == BROKER:
+            self._broker_up = up
+            self._look_ready()
+
     def _look_ready(self) -> None:
-        if self.node.backend_up and self.brain.endpoint.is_up(BROKER):
+        ready = self._broker_up and self.node.backend_up
+        if ready == self._ready.is_set():
+            return
+        if ready:
             self._ready.set()
         else:
             self._ready.clear()
+        if self._on_ready is not None:
+            self._on_ready(ready)

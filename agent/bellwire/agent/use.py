@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,7 +14,7 @@ import typer
 
 from bellwire.protocols.errors import BellwireError, ConfigError
 from bellwire.protocols.ids import node_id
-from bellwire.shell.operand import MAX_TIMEOUT_S, operand
+from bellwire.shell.operand import MAX_TIMEOUT_S, duration_ns, operand
 from bellwire.shell.options import NETWORK, Json, error_console, show_json, show_table
 
 if TYPE_CHECKING:
@@ -36,7 +36,18 @@ Client = Annotated[
         help="The client.toml of the network. [default: that of the only testbed in .bellwire/]",
     ),
 ]
-Timeout = Annotated[float, typer.Option(min=0.001, max=MAX_TIMEOUT_S, help="Seconds that each request may take.")]
+
+
+def _check_timeout(seconds: float) -> float:
+    """What a range lets through in some versions of the parser is refused too: nan."""
+    duration_ns(seconds)
+    return seconds
+
+
+Timeout = Annotated[
+    float,
+    typer.Option(min=0.001, max=MAX_TIMEOUT_S, callback=_check_timeout, help="Seconds that each request may take."),
+]
 
 
 class Variant(StrEnum):
@@ -133,10 +144,11 @@ async def _entangle(
 
     async with connect(path) as network:
         with _progress("heralding pairs", number) as (progress, task):
-            made = network.pairs(*nodes, number=number, fidelity=fidelity, timeout_s=timeout_s)
-            async for pair in made:
-                pairs.append(await _use_pair(network, pair, look, timeout_s))
-                progress.advance(task)
+            asked = network.pairs(*nodes, number=number, fidelity=fidelity, timeout_s=timeout_s)
+            async with aclosing(asked) as made:
+                async for pair in made:
+                    pairs.append(await _use_pair(network, pair, look, timeout_s))
+                    progress.advance(task)
 
 
 async def _use_pair(network: Network, pair: Pair, look: bool, timeout_s: float) -> dict[str, Any]:

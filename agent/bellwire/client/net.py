@@ -40,6 +40,9 @@ GRACE_S = 2.0
 MAX_HALVES = 4_096
 """Pairs of one request of which only one end has spoken."""
 
+MAX_EARLY_ERRORS = 8
+"""Errors of a request that came before it was known whose they may be."""
+
 MAX_EARLY_CREATES = 64
 """Requests of which an OK came before they were known to exist, that are remembered."""
 
@@ -62,28 +65,83 @@ class Pair:
 
 @dataclass(slots=True)
 class _Create:
-    """The OKs of one request, until both ends have spoken. Before `nodes` are known, anything may have come early."""
+    """What is said of one request. Before its `nodes` are known, anybody may have spoken; afterwards only they are heard."""
 
     halves: dict[PairId, dict[NodeId, LinkOk]] = field(default_factory=dict)
     arrived: asyncio.Queue[Pair | RequestError] = field(default_factory=asyncio.Queue)
     nodes: tuple[NodeId, NodeId] | None = None
+    early_errors: dict[NodeId, RequestError] = field(default_factory=dict)
 
     def claim(self, nodes: tuple[NodeId, NodeId]) -> None:
-        """Say whose request it is: what others have said of it is dropped."""
+        """Say whose request it is: what they have said takes effect, and what others have said is dropped."""
         self.nodes = nodes
-        for pair_id, halves in list(self.halves.items()):
-            self.halves[pair_id] = {node: ok for node, ok in halves.items() if node in nodes}
+        early, self.halves = self.halves, {}
+        for pair_id, halves in early.items():
+            own = {node: ok for node, ok in halves.items() if node in nodes}
+            if own:
+                self.halves[pair_id] = own
+                self._match(pair_id)
+        errors, self.early_errors = self.early_errors, {}
+        for node, error in errors.items():
+            if node in nodes:
+                self.arrived.put_nowait(error)
 
-    def check(self, peer: NodeId) -> None:
-        """Only the two ends may speak of a request.
+    def ok(self, peer: NodeId, message: LinkOk) -> None:
+        """Take one end's word that a pair is confirmed.
 
         Raises:
-            RequestError: DENIED, when another does; LIMIT, when too much has come unasked.
+            RequestError: DENIED when `peer` is no end of the link, LIMIT when too many pairs await their other half.
         """
+        self._check(peer)
+        if message.pair_id not in self.halves and len(self.halves) >= MAX_HALVES:
+            raise RequestError(ErrorCode.LIMIT, f"more than {MAX_HALVES} pairs await their other half")
+        self.halves.setdefault(message.pair_id, {})[peer] = message
+        self._match(message.pair_id)
+
+    def err(self, peer: NodeId, error: RequestError) -> None:
+        """Take one end's word that the request has failed. Raises as `ok`."""
+        self._check(peer)
+        if self.nodes is not None:
+            self.arrived.put_nowait(error)
+        elif peer in self.early_errors or len(self.early_errors) < MAX_EARLY_ERRORS:
+            self.early_errors[peer] = error
+        else:
+            raise RequestError(ErrorCode.LIMIT, f"more than {MAX_EARLY_ERRORS} errors came before their request")
+
+    def expire(self, peer: NodeId, pair_id: PairId) -> None:
+        """Forget what one end has said of a pair that is no more. Raises as `ok`."""
+        self._check(peer)
+        halves = self.halves.get(pair_id, {})
+        halves.pop(peer, None)
+        if not halves:
+            self.halves.pop(pair_id, None)
+
+    def _check(self, peer: NodeId) -> None:
         if self.nodes is not None and peer not in self.nodes:
             raise RequestError(ErrorCode.DENIED, f"{peer} is no end of this link")
-        if len(self.halves) > MAX_HALVES:
-            raise RequestError(ErrorCode.LIMIT, f"more than {MAX_HALVES} pairs await their other half")
+
+    def _match(self, pair_id: PairId) -> None:
+        """Hand a pair on when both ends have spoken of it."""
+        halves = self.halves[pair_id]
+        if self.nodes is None or any(node not in halves for node in self.nodes):
+            return
+        del self.halves[pair_id]
+        first, second = (halves[node] for node in self.nodes)
+        if first.bell_state is not second.bell_state:
+            error = RequestError(ErrorCode.PROTOCOL, f"the ends of {pair_id} disagree on its Bell state")
+            self.arrived.put_nowait(error)
+            return
+        self.arrived.put_nowait(
+            Pair(
+                pair_id=pair_id,
+                nodes=self.nodes,
+                bell_state=first.bell_state,
+                sequence_number=first.sequence_number,
+                goodness=min(first.goodness, second.goodness),
+                expires_ns=min(first.expires_ns, second.expires_ns),
+                confirmation_ns=first.confirmed_ns - first.time_of_goodness_ns,
+            )
+        )
 
 
 class Network:
@@ -148,8 +206,6 @@ class Network:
         finally:
             self._creating -= 1
             self._forget_early()
-        for pair_id in list(waiting.halves):
-            self._match(waiting, pair_id)
         try:
             for _ in range(number):
                 try:
@@ -250,7 +306,8 @@ class Network:
         """The request that an OK or ERR is about; one that is not known is refused, and the agent takes its pair back."""
         known = self._creates.get(create_id)
         if known is None:
-            if not self._creating or len(self._creates) >= MAX_EARLY_CREATES + self._creating:
+            early = sum(create.nodes is None for create in self._creates.values())
+            if not self._creating or early >= MAX_EARLY_CREATES + self._creating:
                 raise RequestError(ErrorCode.UNKNOWN_ID, f"{self.name} awaits nothing of {create_id}")
             known = self._creates[create_id] = _Create()
         return known
@@ -263,46 +320,18 @@ class Network:
                     del self._creates[create_id]
 
     def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
-        create = self._create(message.create_id)
-        create.check(peer)
-        create.halves.setdefault(message.pair_id, {})[peer] = message
-        if create.nodes is not None:
-            self._match(create, message.pair_id)
+        self._create(message.create_id).ok(peer, message)
         return SessionAck()
 
-    def _match(self, create: _Create, pair_id: PairId) -> None:
-        halves = create.halves[pair_id]
-        if create.nodes is None or any(node not in halves for node in create.nodes):
-            return
-        del create.halves[pair_id]
-        first, second = (halves[node] for node in create.nodes)
-        if first.bell_state is not second.bell_state:
-            error = RequestError(ErrorCode.PROTOCOL, f"the ends of {pair_id} disagree on its Bell state")
-            create.arrived.put_nowait(error)
-            return
-        create.arrived.put_nowait(
-            Pair(
-                pair_id=pair_id,
-                nodes=create.nodes,
-                bell_state=first.bell_state,
-                sequence_number=first.sequence_number,
-                goodness=min(first.goodness, second.goodness),
-                expires_ns=min(first.expires_ns, second.expires_ns),
-                confirmation_ns=first.confirmed_ns - first.time_of_goodness_ns,
-            )
-        )
-
     def _err(self, peer: NodeId, message: LinkErr) -> Reply:
-        create = self._create(message.create_id)
-        create.check(peer)
-        create.arrived.put_nowait(RequestError(message.code, message.text))
+        self._create(message.create_id).err(peer, RequestError(message.code, message.text))
         return SessionAck()
 
     def _expire(self, peer: NodeId, message: LinkExpire) -> Reply:
+        """A pair of a request that has ended is the application's own: that it expires needs no more than a receipt."""
         create = self._creates.get(message.create_id)
-        if create is not None and create.nodes is not None:
-            create.check(peer)
-            create.halves.pop(message.pair_id, None)
+        if create is not None:
+            create.expire(peer, message.pair_id)
         return SessionAck()
 
 

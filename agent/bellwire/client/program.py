@@ -26,9 +26,9 @@ from bellwire.client.steps import gate, initialise, measure, release
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import NodeId, node_id
 from bellwire.protocols.instructions import Gate
-from bellwire.protocols.limits import MAX_NAME_CHARS
 from bellwire.protocols.messages import GateResult, ProgramResult, Step
 from bellwire.shell.config import Table, Text, load_config
+from bellwire.shell.operand import qubit_name
 
 MAX_STEPS = 100_000
 MAX_QUBITS = 256
@@ -138,9 +138,9 @@ def compile_program(content: ProgramFile, file: str) -> Program:
 
 def _operand(text: str) -> Operand:
     node, dot, qubit = text.rpartition(".")
-    if not dot or not node or not 1 <= len(qubit) <= MAX_NAME_CHARS:
-        raise ConfigError(f"{text!r} is not of the form node.qubit")
-    return Operand(node_id(node), qubit)
+    if not dot or not node or not qubit:
+        raise ConfigError(f"{text[:80]!r} is not of the form node.qubit")
+    return Operand(node_id(node), qubit_name(qubit))
 
 
 _KNOWN = ("measure", "reset", "teleport", *(gate.value for gate in Gate))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
-from bellwire.client.net import MAX_HALVES, Network, _Create
+from bellwire.client.net import MAX_EARLY_CREATES, MAX_EARLY_ERRORS, MAX_HALVES, Network, _Create
 from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError
 from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, PairId
 from bellwire.protocols.instructions import BellState
-from bellwire.protocols.messages import LinkErr, LinkOk
+from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, SessionAck
 from bellwire.shell.operand import duration_ns, operand
 
 ALICE, BOB, MALLORY = NodeId("alice"), NodeId("bob"), NodeId("mallory")
@@ -79,6 +80,80 @@ def test_early_word_of_a_stranger_is_dropped_when_the_ends_are_known() -> None:
     assert set(create.halves[PairId("pair/1")]) == {ALICE}
 
 
+def test_early_error_counts_when_it_is_an_ends_and_is_dropped_when_it_is_a_strangers() -> None:
+    net = network()
+    net._creating = 1
+    net._err(MALLORY, LinkErr(create_id=CREATE, code=ErrorCode.OTHER))
+    net._err(BOB, LinkErr(create_id=CREATE, code=ErrorCode.UNSUPP))
+    create = net._creates[CREATE]
+    assert create.arrived.empty()
+    create.claim((ALICE, BOB))
+    error = create.arrived.get_nowait()
+    assert isinstance(error, RequestError)
+    assert error.code is ErrorCode.UNSUPP
+    assert create.arrived.empty()
+
+
+def test_early_pair_of_both_ends_arrives_when_the_ends_are_known_and_a_strangers_leaves_nothing() -> None:
+    net = network()
+    net._creating = 1
+    net._ok(MALLORY, ok(ALICE, "pair/forged"))
+    net._ok(BOB, ok(ALICE))
+    net._ok(ALICE, ok(BOB))
+    create = net._creates[CREATE]
+    create.claim((ALICE, BOB))
+    pair = create.arrived.get_nowait()
+    assert not isinstance(pair, RequestError)
+    assert pair.pair_id == "pair/1"
+    assert create.halves == {}
+
+
+def test_early_errors_are_bounded() -> None:
+    net = network()
+    net._creating = 1
+    for number in range(MAX_EARLY_ERRORS):
+        net._err(NodeId(f"node-{number}"), LinkErr(create_id=CREATE, code=ErrorCode.OTHER))
+    with pytest.raises(RequestError) as refused:
+        net._err(ALICE, LinkErr(create_id=CREATE, code=ErrorCode.OTHER))
+    assert refused.value.code is ErrorCode.LIMIT
+
+
+def test_early_requests_are_bounded_by_themselves_and_not_by_those_under_way() -> None:
+    net = network()
+    net._creates = {CreateId(f"under-way-{number}"): _Create(nodes=(ALICE, BOB)) for number in range(200)}
+    net._creating = 1
+    for number in range(MAX_EARLY_CREATES + 1):
+        net._ok(ALICE, structs.replace(ok(BOB), create_id=CreateId(f"early-{number}")))
+    with pytest.raises(RequestError) as refused:
+        net._ok(ALICE, structs.replace(ok(BOB), create_id=CreateId("one-more")))
+    assert refused.value.code is ErrorCode.UNKNOWN_ID
+
+
+def expire(pair: str = "pair/1") -> LinkExpire:
+    return LinkExpire(create_id=CREATE, pair_id=PairId(pair), sequence_number=1)
+
+
+def test_expiry_takes_back_what_its_own_end_said_and_nothing_else() -> None:
+    net = network()
+    create = net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    net._ok(ALICE, ok(BOB))
+    with pytest.raises(RequestError) as refused:
+        net._expire(MALLORY, expire())
+    assert refused.value.code is ErrorCode.DENIED
+    net._expire(BOB, expire())
+    assert set(create.halves[PairId("pair/1")]) == {ALICE}
+    net._expire(ALICE, expire())
+    assert create.halves == {}
+    net._ok(BOB, ok(ALICE))
+    assert create.arrived.empty()
+
+
+def test_expiry_of_a_request_that_has_ended_is_acknowledged_and_leaves_nothing() -> None:
+    net = network()
+    assert net._expire(ALICE, expire()) == SessionAck()
+    assert net._creates == {}
+
+
 def test_early_words_that_nobody_claims_are_forgotten() -> None:
     net = network()
     net._creating = 1
@@ -91,14 +166,21 @@ def test_early_words_that_nobody_claims_are_forgotten() -> None:
     assert refused.value.code is ErrorCode.UNKNOWN_ID
 
 
-def test_halves_of_a_request_are_bounded() -> None:
+def test_halves_of_a_request_are_bounded_and_the_other_halves_still_come() -> None:
     net = network()
-    net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
-    for number in range(MAX_HALVES + 1):
+    create = net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    for number in range(MAX_HALVES):
         net._ok(ALICE, ok(BOB, f"pair/{number}"))
     with pytest.raises(RequestError) as refused:
         net._ok(ALICE, ok(BOB, "one/more"))
     assert refused.value.code is ErrorCode.LIMIT
+    net._ok(BOB, ok(ALICE, "pair/7"))
+    assert create.arrived.qsize() == 1
+    net._expire(ALICE, expire("pair/8"))
+    net._ok(ALICE, ok(BOB, "one/more"))
+    net._ok(ALICE, ok(BOB, "and/another"))
+    net._err(ALICE, LinkErr(create_id=CREATE, code=ErrorCode.TIMEOUT))
+    assert create.arrived.qsize() == 2
 
 
 @pytest.mark.parametrize("text", ["alice", ":c", "alice:", "al ice:c", "béb:c", "alice:a b", "alice:" + "q" * 200])

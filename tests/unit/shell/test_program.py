@@ -78,6 +78,8 @@ def test_circuit_bad_is_one_line_with_the_step(tmp_path: Path, steps: str, said:
         ('["alice"]', "qubits: 'alice' is not of the form node.qubit"),
         ('["alice."]', "qubits: 'alice.' is not of the form node.qubit"),
         ('["a b.c"]', "qubits: 'a b' is not a node name"),
+        ('["alice.a b"]', "qubits: 'a b' cannot name a qubit"),
+        (f'["alice.{"q" * 200}"]', "cannot name a qubit: 1 to 160 characters"),
         ('["alice.a", "alice.a"]', "qubits: 'alice.a' is declared twice"),
         ("[]", "qubits: expected `array` of length >= 1"),
     ],
