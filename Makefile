@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint model bench wheels compose-test clean
+.PHONY: help demo test lint model mutants bench wheels compose-test clean
 .NOTPARALLEL:
 
 help: ## Show this.
@@ -28,6 +28,9 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint ## Check style, types and 
 
 model: $(BIN)/python ## Check the formal models with spin. Needs spin and gcc; ARGS="--trace pair:NO_ACK" shows a mutant's end.
 	@$(BIN)/python protocols/formal/check.py $(ARGS)
+
+mutants: $(VENV)/.installed ## Break the protocol code on purpose, and see which checker of simnet notices each fault.
+	@$(BIN)/python tests/mutation/run.py $(ARGS)
 
 bench: $(VENV)/.installed ## Measure, into bench/results.json and a table.
 	@$(BIN)/python bench/run.py $(ARGS)

@@ -2,54 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
+from typing import Protocol
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.agent.station import StationBrain
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
+from bellwire.protocols.events import Event, Journal
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Request, Role, SessionAck
-from bellwire.protocols.node import Node, QubitKind
+from bellwire.protocols.node import Batch, Node, QubitKind
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
 from bellwire.sim.preset import Preset
 from bellwire.sim.topology import WorldLink, WorldNode
-from bellwire.sim.world import World
+from bellwire.sim.world import BatchCompleted, World
+from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Fabric, Rule
 from bellwire.simnet.loop import Simnet
+from bellwire.simnet.trace import Trace
 
 SECOND_NS = 1_000_000_000
 
 
-class _WorldHardware:
-    """Joins the nodes' batches to the world, without delay: the backend of virtual time."""
+class WatcherCapable(Protocol):
+    """Whoever looks over the testbed's shoulder: at instructions, completions and journals, as they come."""
 
-    def __init__(self, world: World) -> None:
+    def attached(self, bed: VirtualTestbed) -> None:
+        """It is this testbed, whose nodes are about to be made."""
+
+    def submitted(self, name: NodeId, batch: Batch) -> None:
+        """A node has decided on a batch, which is on its way to the world."""
+
+    def completed(self, name: NodeId, batch: BatchCompleted) -> None:
+        """The world has answered a batch."""
+
+    def noted(self, name: NodeId, event: Event) -> None:
+        """A node has written into its journal."""
+
+    def released(self, name: NodeId) -> None:
+        """All that a node held in the world was freed: it crashed, or the world did."""
+
+
+class _WatchedJournal(Journal):
+    def __init__(self, listener: Callable[[Event], None]) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def note(self, event: Event) -> None:
+        super().note(event)
+        self._listener(event)
+
+
+class WorldHardware:
+    """Joins the nodes' batches to the world: the backend of virtual time. A slow one delays both ways, in order."""
+
+    def __init__(self, world: World, net: Simnet) -> None:
         self.world = world
+        self.net = net
         self.nodes: dict[NodeId, Node] = {}
+        self.watchers: list[WatcherCapable] = []
+        self.slowness: list[Callable[[NodeId, int], int]] = []
+        """Each gives the delay in nanoseconds that a node's backend has at a time."""
+        self._leases: dict[NodeId, int] = {}
+        self._last: dict[tuple[NodeId, str], int] = {}
+
+    def join(self, name: NodeId, node: Node, qubits: Mapping[QubitName, QubitKind]) -> None:
+        """Give a node a backend in which all of its qubits are free."""
+        self.leave(name)
+        self.nodes[name] = node
+        node.backend_connected(qubits.items(), self.net.local_ns(name))
+
+    def lease(self, name: NodeId) -> int:
+        """Which connection of a node's backend this is: another one holds none of the qubits of this."""
+        return self._leases.get(name, 0)
+
+    def leave(self, name: NodeId) -> None:
+        """Cut a node off: what is under way for it is lost, and what it held is freed."""
+        self._leases[name] = self._leases.get(name, 0) + 1
+        self.nodes.pop(name, None)
+        self.world.release_all(name, self.net.now_ns)
+        for watcher in self.watchers:
+            watcher.released(name)
 
     def next_deadline_ns(self) -> int | None:
+        """When the world wants to be woken."""
         return self.world.next_deadline_ns()
 
     def handle_deadline(self, now_ns: int) -> None:
+        """Let the world's time pass."""
         self.world.handle_deadline(now_ns)
 
-    def exchange(self, now_ns: int) -> bool:
-        busy = False
-        for name, node in self.nodes.items():
+    def exchange(self, names: Iterable[NodeId]) -> None:
+        """Take batches to the world, and completions to the nodes."""
+        for name in names:
+            node = self.nodes.get(name)
+            if node is None:
+                continue
             for batch in node.take_batches():
-                busy = True
-                self.world.submit(name, batch.number, batch.instructions, now_ns)
+                for watcher in self.watchers:
+                    watcher.submitted(name, batch)
+                self._later(name, "batch", partial(self._submit, name, batch))
         for answered in self.world.take_completions():
-            busy = True
-            node_of = self.nodes.get(answered.node)
-            if node_of is not None:
-                node_of.complete(answered.batch_id, answered.completions, now_ns)
-        return busy
+            for watcher in self.watchers:
+                watcher.completed(answered.node, answered)
+            self._later(answered.node, "completion", partial(self._complete, answered))
+
+    def _later(self, name: NodeId, way: str, call: Callable[[int], None]) -> None:
+        """Do it after the delay that the node's backend has, but not before what went the same way earlier."""
+        now_ns = self.net.now_ns
+        delay_ns = max((slow(name, now_ns) for slow in self.slowness), default=0)
+        at_ns = max(now_ns + delay_ns, self._last.get((name, way), 0))
+        if at_ns > now_ns or way == "completion":
+            self._last[name, way] = at_ns
+        lease = self._leases[name]
+
+        def once(local_ns: int) -> None:
+            if self._leases[name] == lease:
+                call(local_ns)
+
+        if way == "completion":
+            self.net.post(name, at_ns, once)
+        elif at_ns > now_ns:
+            self.net.at(at_ns, lambda: once(0))
+        else:
+            call(0)
+
+    def _submit(self, name: NodeId, batch: Batch, _: int) -> None:
+        self.world.submit(name, batch.number, batch.instructions, self.net.now_ns)
+
+    def _complete(self, answered: BatchCompleted, local_ns: int) -> None:
+        node = self.nodes.get(answered.node)
+        if node is not None:
+            node.complete(answered.batch_id, answered.completions, local_ns)
 
 
 class VirtualApplication:
@@ -57,7 +147,7 @@ class VirtualApplication:
 
     def __init__(self, testbed: VirtualTestbed, name: NodeId) -> None:
         self._testbed = testbed
-        self.endpoint = Endpoint(name, Role.APPLICATION, Epoch(1), settings=testbed.session)
+        self.endpoint = testbed.endpoint(name, Role.APPLICATION)
         self.oks: list[tuple[NodeId, LinkOk]] = []
         self.errors: list[LinkErr] = []
         self.expired: list[LinkExpire] = []
@@ -80,10 +170,10 @@ class VirtualApplication:
     def send(self, peer: NodeId, request: Request, *, limit_ns: int = 60 * SECOND_NS) -> list[Answer]:
         """Send a request; the list that is returned holds its answer once there is one."""
         answers: list[Answer] = []
-        now_ns = self._testbed.net.now_ns
+        now_ns = self._testbed.net.local_ns(self.endpoint.node)
         self.endpoint.begin(now_ns)
         self.endpoint.ask(peer, request, now_ns + limit_ns, answers.append)
-        self._testbed.net.flush()
+        self._testbed.net.flush(self.endpoint.node)
         return answers
 
     def call(self, peer: NodeId, request: Request, *, limit_ns: int = 60 * SECOND_NS) -> Reply:
@@ -133,7 +223,10 @@ class VirtualLink:
 
 
 class VirtualTestbed:
-    """Agents, stations and a world in virtual time."""
+    """Agents, stations and a world in virtual time.
+
+    With `clocks`, participants have clocks of their own and take the network's time from the broker, as daemons do.
+    """
 
     def __init__(
         self,
@@ -145,9 +238,16 @@ class VirtualTestbed:
         latency_ns: int = 100_000,
         rules: Sequence[Rule] = (),
         time_scale: float = 1.0,
+        start_ns: int = SECOND_NS,
+        session: SessionSettings | None = None,
+        clocks: Mapping[NodeId, SkewedClock] | None = None,
+        trace: Trace | None = None,
+        watchers: Sequence[WatcherCapable] = (),
     ) -> None:
-        self.session = SessionSettings()
-        self.net = Simnet(Fabric(Random(seed), latency_ns=latency_ns, rules=rules))
+        self.session = session or SessionSettings()
+        fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
+        self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
+        self._clock = None if clocks is None else BROKER
         self._nodes, self._links = dict(nodes), list(links)
         self._epochs = 0
         self.world = World(
@@ -158,44 +258,57 @@ class VirtualTestbed:
             start_ns=self.net.now_ns,
             time_scale=time_scale,
         )
-        self._hardware = _WorldHardware(self.world)
-        self.net.hardware.append(self._hardware)
+        self.hardware = WorldHardware(self.world, self.net)
+        self.hardware.watchers += watchers
+        for watcher in watchers:
+            watcher.attached(self)
+        self.net.attach(self.hardware)
         self.agents: dict[NodeId, AgentBrain] = {}
         self.stations: dict[NodeId, StationBrain] = {}
-        self.net.add(BROKER, Endpoint(BROKER, Role.BROKER, self._epoch(), settings=self.session))
-        for station in {link.station for link in links}:
+        self.broker = self.restart_broker()
+        self.world_up = True
+        for station in dict.fromkeys(link.station for link in links):
             self.start_station(station)
         for name in nodes:
             self.start_agent(name)
 
-    def _epoch(self) -> Epoch:
+    def endpoint(self, name: NodeId, role: Role) -> Endpoint:
+        """Make the endpoint of a new incarnation of a participant."""
         self._epochs += 1
-        return Epoch(self._epochs)
+        clock = None if role is Role.BROKER else self._clock
+        return Endpoint(name, role, Epoch(self._epochs), settings=self.session, clock=clock)
 
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
-        endpoint = Endpoint(name, Role.STATION, self._epoch(), settings=self.session)
         served = [
             StationLink(link_id=link.link_id, primary=link.ends[0], secondary=link.ends[1])
             for link in self._links
             if link.station == name
         ]
-        brain = StationBrain(endpoint, served)
+        brain = StationBrain(self.endpoint(name, Role.STATION), served)
         self.stations[name] = brain
-        self._join(name, brain.node, {})
-        brain.start(self.net.now_ns)
-        self.net.add(name, brain.node)
+        self._start(name, brain)
         return brain
 
     def start_agent(self, name: NodeId) -> AgentBrain:
         """Start an agent, or start it again after `crash`."""
-        endpoint = Endpoint(name, Role.AGENT, self._epoch(), settings=self.session)
+        endpoint = self.endpoint(name, Role.AGENT)
         brain = AgentBrain(endpoint, self._settings_of(name), application_timeout_ns=5 * SECOND_NS)
         self.agents[name] = brain
-        self._join(name, brain.node, self._nodes[name].qubits())
-        brain.start(self.net.now_ns)
-        self.net.add(name, brain.node)
+        self._start(name, brain)
         return brain
+
+    def _start(self, name: NodeId, brain: AgentBrain | StationBrain) -> None:
+        if self.hardware.watchers:
+            brain.node.journal = _WatchedJournal(partial(self._noted, name))
+        if self.world_up:
+            self.reconnect(name, flush=False)
+        brain.start(self.net.local_ns(name))
+        self.net.add(name, brain.node)
+
+    def _noted(self, name: NodeId, event: Event) -> None:
+        for watcher in self.hardware.watchers:
+            watcher.noted(name, event)
 
     def _settings_of(self, name: NodeId) -> list[LinkSettings]:
         return [
@@ -212,25 +325,43 @@ class VirtualTestbed:
             if name in link.ends
         ]
 
-    def _join(self, name: NodeId, node: Node, qubits: Mapping[QubitName, QubitKind]) -> None:
-        self.world.release_all(name, self.net.now_ns)
-        self._hardware.nodes[name] = node
-        node.backend_connected(qubits.items(), self.net.now_ns)
+    def communication(self, name: NodeId) -> int:
+        """How many communication qubits a node has."""
+        return self._nodes[name].communication
 
-    def reconnect(self, name: NodeId) -> None:
-        """Give an agent its backend back, after it was lost."""
-        self._join(name, self.agents[name].node, self._nodes[name].qubits())
-        self.net.flush()
+    def brain(self, name: NodeId) -> AgentBrain | StationBrain:
+        """The brain of an agent or of a station."""
+        return self.agents.get(name) or self.stations[name]
 
-    def restart_broker(self) -> None:
+    def reconnect(self, name: NodeId, *, flush: bool = True) -> None:
+        """Give a node its backend back, after it was lost."""
+        qubits = self._nodes[name].qubits() if name in self._nodes else {}
+        self.hardware.join(name, self.brain(name).node, qubits)
+        if flush:
+            self.net.flush()
+
+    def lose_world(self) -> None:
+        """Let the world crash: every qubit is gone. The nodes have not noticed yet (`notice_loss`)."""
+        self.world_up = False
+        for name in (*self.stations, *self.agents):
+            self.hardware.leave(name)
+
+    def notice_loss(self, name: NodeId) -> None:
+        """Let a node notice that its backend is gone."""
+        self.brain(name).node.backend_lost("the world is gone", self.net.local_ns(name))
+        self.net.touch(name)
+
+    def restart_broker(self) -> Endpoint:
         """Replace the broker by a later incarnation."""
-        self.net.add(BROKER, Endpoint(BROKER, Role.BROKER, self._epoch(), settings=self.session))
+        self.broker = self.endpoint(BROKER, Role.BROKER)
+        self.net.add(BROKER, self.broker)
+        return self.broker
 
     def crash(self, name: NodeId) -> None:
-        """End an agent or a station as `kill -9` does. Its qubits are lost when the world notices, which is at once."""
+        """End a participant as `kill -9` does. Its qubits are lost when the world notices, which is at once."""
         self.net.remove(name)
-        self._hardware.nodes.pop(name, None)
-        self.world.release_all(name, self.net.now_ns)
+        if name in self.agents or name in self.stations:
+            self.hardware.leave(name)
 
     def application(self, name: str = "app") -> VirtualApplication:
         """Let an application in."""

@@ -263,6 +263,11 @@ class World:
         owner = self._nodes.get(node)
         return {qubit.name for qubit in owner.qubits.values() if qubit.held} if owner else set()
 
+    @property
+    def open_windows(self) -> int:
+        """How many windows have an armed party."""
+        return len(self._windows)
+
     def world_time_ns(self, now_ns: int) -> int:
         """Give world time at `now_ns` of the caller's clock."""
         elapsed_ns = now_ns - self._start_ns

@@ -259,6 +259,11 @@ class Endpoint:
         if message.epoch < session.epoch:
             self.counters.stale += 1
             return False
+        ours = message.epoch == session.epoch and message.peer_epoch == self.epoch
+        if session.state is SessionState.GREETING and ours:
+            # The peer is up. Were it told to greet too, each would forever disown what the other had just opened.
+            self.counters.strangers += 1
+            return False
         if session.state is not SessionState.UP or message.epoch > session.epoch:
             self._stranger(session.peer, message)
             return False

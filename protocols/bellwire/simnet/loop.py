@@ -1,14 +1,20 @@
-"""The virtual-time loop: a heap of events, and a clock that jumps to the next one."""
+"""The virtual-time loop: one heap of everything that will happen, and a clock that jumps to the next of it.
+
+An event costs the same however many participants there are: only those that it touched are asked what they have to say and
+when they want to be called next.
+"""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from bellwire.protocols.errors import BellwireError
 from bellwire.protocols.ids import NodeId
+from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Fabric, Frame
+from bellwire.simnet.trace import Trace
 
 
 class TimedCapable(Protocol):
@@ -22,7 +28,7 @@ class TimedCapable(Protocol):
 
 
 class ActorCapable(TimedCapable, Protocol):
-    """A participant in virtual time: an endpoint, or a node with an endpoint."""
+    """A participant in virtual time: an endpoint, or a node with an endpoint. It reads its own clock."""
 
     def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
         """Take one message frame that came from `peer`."""
@@ -32,70 +38,139 @@ class ActorCapable(TimedCapable, Protocol):
 
 
 class HardwareCapable(TimedCapable, Protocol):
-    """Something besides the participants that acts in time, such as a simulated world."""
+    """Something besides the participants that acts in time, such as a simulated world. It reads true time."""
 
-    def exchange(self, now_ns: int) -> bool:
-        """Take instructions from the participants and give completions back. Returns whether there were any."""
+    def exchange(self, names: Iterable[NodeId]) -> None:
+        """Take instructions from the participants of these names, and `post` what was completed to whom it concerns."""
 
 
 class Stuck(BellwireError):
     """Virtual time ran out before what was waited for happened."""
 
 
+class _Seat:
+    """A participant's place. `armed_ns` is the earliest deadline of it that the heap knows of."""
+
+    __slots__ = ("actor", "armed_ns", "clock", "name", "stalled_ns")
+
+    def __init__(self, name: str, actor: Any, clock: SkewedClock | None) -> None:
+        self.name = name
+        self.actor = actor
+        self.clock = clock
+        self.armed_ns: int | None = None
+        self.stalled_ns = 0
+
+    def local_ns(self, now_ns: int) -> int:
+        return now_ns if self.clock is None else self.clock.local_ns(now_ns)
+
+
+_Happening = Frame | _Seat | tuple[_Seat, Callable[[int], None]] | Callable[[], None]
+
+
 class Simnet:
     """Participants, the fabric between them and the time that they share."""
 
-    def __init__(self, fabric: Fabric, *, start_ns: int = 1_000_000_000) -> None:
+    def __init__(
+        self,
+        fabric: Fabric,
+        *,
+        start_ns: int = 1_000_000_000,
+        clocks: Mapping[NodeId, SkewedClock] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
         self.now_ns = start_ns
         self.fabric = fabric
-        self.actors: dict[NodeId, ActorCapable] = {}
-        self.hardware: list[HardwareCapable] = []
+        self.clocks = dict(clocks or {})
+        self.trace = trace
         self.events = 0
-        self._heap: list[tuple[int, int, Frame]] = []
+        self.frames = 0
+        self._seats: dict[NodeId, _Seat] = {}
+        self._hardware: list[_Seat] = []
+        self._heap: list[tuple[int, int, _Happening]] = []
         self._count = 0
+        self._touched: dict[NodeId, None] = {}
+
+    # Who takes part.
+
+    @property
+    def actors(self) -> dict[NodeId, ActorCapable]:
+        """The participants by name."""
+        return {name: seat.actor for name, seat in self._seats.items()}
 
     def add(self, name: NodeId, actor: ActorCapable) -> None:
         """Let a participant in, or another in its place: frames to the name go to it from now on."""
-        self.actors[name] = actor
-        self.flush()
+        self._seats[name] = _Seat(name, actor, self.clocks.get(name))
+        self.flush(name)
 
     def remove(self, name: NodeId) -> None:
         """Take a participant out, as a crash does: frames to it are lost until it is added again."""
-        del self.actors[name]
+        del self._seats[name]
 
-    def flush(self) -> None:
-        """Carry what the participants and the hardware have to say to each other, until all is on its way."""
-        busy = True
-        while busy:
-            busy = False
-            for hardware in self.hardware:
-                busy |= hardware.exchange(self.now_ns)
-        for name, actor in list(self.actors.items()):
-            for receiver, data in actor.take_frames():
-                frame = Frame(sender=name, receiver=receiver, data=data, sent_ns=self.now_ns)
-                for at_ns in self.fabric.arrivals(frame):
-                    self._count += 1
-                    heapq.heappush(self._heap, (at_ns, self._count, frame))
+    def attach(self, hardware: HardwareCapable) -> None:
+        """Let hardware in."""
+        self._hardware.append(_Seat("", hardware, None))
+
+    def stall(self, name: NodeId, duration_ns: int) -> None:
+        """Let a participant receive nothing and do nothing for a while, and then all of it at once."""
+        seat = self._seats.get(name)
+        if seat is not None:
+            seat.stalled_ns = max(seat.stalled_ns, self.now_ns + duration_ns)
+
+    def is_seated(self, name: NodeId, actor: object) -> bool:
+        """Whether this very incarnation of a participant takes part."""
+        seat = self._seats.get(name)
+        return seat is not None and seat.actor is actor
+
+    def is_stalled(self, name: NodeId) -> bool:
+        """Whether a participant does nothing at present."""
+        seat = self._seats.get(name)
+        return seat is not None and seat.stalled_ns > self.now_ns
+
+    def local_ns(self, name: NodeId) -> int:
+        """What a participant's own clock shows."""
+        clock = self.clocks.get(name)
+        return self.now_ns if clock is None else clock.local_ns(self.now_ns)
+
+    # What happens later.
+
+    def at(self, at_ns: int, call: Callable[[], None]) -> None:
+        """Call `call` once the time has come."""
+        self._push(at_ns, call)
+
+    def post(self, name: NodeId, at_ns: int, call: Callable[[int], None]) -> None:
+        """Hand something to a participant at a time, with what its own clock shows; lost when it is replaced by then."""
+        seat = self._seats.get(name)
+        if seat is None:
+            return
+        if at_ns <= self.now_ns and seat.stalled_ns <= self.now_ns:
+            self._touched[name] = None
+            call(seat.local_ns(self.now_ns))
+        else:
+            self._push(at_ns, (seat, call))
+
+    def touch(self, name: NodeId) -> None:
+        """Say, within an event, that a participant was spoken to: it is heard when the event is over."""
+        self._touched[name] = None
+
+    def flush(self, *names: NodeId) -> None:
+        """Carry what participants (all, when none is named) and the hardware have to say, until all is on its way."""
+        for name in names or self._seats:
+            self._touched[name] = None
+        self._settle()
+
+    # Time.
 
     def step(self) -> bool:
         """Go to the next event and deal with it. Returns `False` when nothing will ever happen again."""
-        at_ns = self._next_ns()
-        if at_ns is None:
-            return False
-        self.now_ns = max(self.now_ns, at_ns)
-        self.events += 1
-        if self._heap and self._heap[0][0] <= self.now_ns:
-            frame = heapq.heappop(self._heap)[2]
-            actor = self.actors.get(frame.receiver)
-            if actor is not None:
-                actor.receive(frame.sender, frame.data, self.now_ns)
-        else:
-            for timed in self._timed():
-                deadline_ns = timed.next_deadline_ns()
-                if deadline_ns is not None and deadline_ns <= self.now_ns:
-                    timed.handle_deadline(self.now_ns)
-        self.flush()
-        return True
+        while self._heap:
+            at_ns, _, happening = heapq.heappop(self._heap)
+            if at_ns > self.now_ns:
+                self.now_ns = at_ns
+            if self._happen(at_ns, happening):
+                self.events += 1
+                self._settle()
+                return True
+        return False
 
     def run_until(self, done: Callable[[], bool], *, limit_ns: int) -> None:
         """Let time pass until `done()`.
@@ -111,20 +186,112 @@ class Simnet:
     def run_for(self, duration_ns: int) -> None:
         """Let a stretch of time pass."""
         end_ns = self.now_ns + duration_ns
+        heap = self._heap
+        while heap and heap[0][0] <= end_ns:
+            at_ns, _, happening = heapq.heappop(heap)
+            if at_ns > self.now_ns:
+                self.now_ns = at_ns
+            if self._happen(at_ns, happening):
+                self.events += 1
+                self._settle()
+        self.now_ns = end_ns
+
+    def _push(self, at_ns: int, happening: _Happening) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (at_ns, self._count, happening))
+
+    def _happen(self, at_ns: int, happening: _Happening) -> bool:
+        """Deal with one event. Returns whether it was one: a deadline that was put off is none."""
+        if isinstance(happening, Frame):
+            return self._deliver(happening)
+        if isinstance(happening, _Seat):
+            return self._due(at_ns, happening)
+        if isinstance(happening, tuple):
+            seat, call = happening
+            if self._seats.get(NodeId(seat.name)) is not seat:
+                return False
+            if seat.stalled_ns > self.now_ns:
+                self._push(seat.stalled_ns, happening)
+                return False
+            self._touched[NodeId(seat.name)] = None
+            call(seat.local_ns(self.now_ns))
+            return True
+        happening()
+        return True
+
+    def _deliver(self, frame: Frame) -> bool:
+        seat = self._seats.get(frame.receiver)
+        if seat is None:
+            if self.trace is not None:
+                self.trace.frame(self.now_ns, "frame-missed", frame.receiver, frame)
+            return False
+        if seat.stalled_ns > self.now_ns:
+            self._push(seat.stalled_ns, frame)
+            return False
+        if self.trace is not None:
+            self.trace.frame(self.now_ns, "frame-delivered", frame.receiver, frame)
+        self._touched[frame.receiver] = None
+        seat.actor.receive(frame.sender, frame.data, seat.local_ns(self.now_ns))
+        return True
+
+    def _due(self, at_ns: int, seat: _Seat) -> bool:
+        if seat.armed_ns != at_ns:
+            return False
+        if seat.name and self._seats.get(NodeId(seat.name)) is not seat:
+            return False
+        seat.armed_ns = None
+        if seat.stalled_ns > self.now_ns:
+            seat.armed_ns = seat.stalled_ns
+            self._push(seat.stalled_ns, seat)
+            return False
+        local_ns = seat.local_ns(self.now_ns)
+        deadline_ns = seat.actor.next_deadline_ns()
+        if deadline_ns is None or deadline_ns > local_ns:
+            self._arm(seat)
+            return False
+        if seat.name:
+            self._touched[NodeId(seat.name)] = None
+        seat.actor.handle_deadline(local_ns)
+        return True
+
+    def _arm(self, seat: _Seat) -> None:
+        """See to it that the heap knows a moment no later than the seat's next deadline."""
+        deadline_ns = seat.actor.next_deadline_ns()
+        if deadline_ns is None:
+            return
+        at_ns = deadline_ns if seat.clock is None else seat.clock.true_ns(deadline_ns)
+        if seat.armed_ns is None or at_ns < seat.armed_ns:
+            seat.armed_ns = max(at_ns, self.now_ns)
+            self._push(seat.armed_ns, seat)
+
+    def _settle(self) -> None:
+        """Let everybody who was touched have their say."""
+        touched: dict[NodeId, None] = {}
+        fresh = self._touched
         while True:
-            at_ns = self._next_ns()
-            if at_ns is None or at_ns > end_ns:
-                self.now_ns = end_ns
-                return
-            self.step()
+            self._touched = {}
+            touched |= fresh
+            for hardware in self._hardware:
+                hardware.actor.exchange(fresh)
+            fresh = self._touched
+            if not fresh:
+                break
+        for hardware in self._hardware:
+            self._arm(hardware)
+        for name in touched:
+            seat = self._seats.get(name)
+            if seat is None:
+                continue
+            for receiver, data in seat.actor.take_frames():
+                self._send(Frame(sender=name, receiver=receiver, data=data, sent_ns=self.now_ns))
+            self._arm(seat)
 
-    def _timed(self) -> list[TimedCapable]:
-        return [*self.actors.values(), *self.hardware]
-
-    def _next_ns(self) -> int | None:
-        times = [self._heap[0][0]] if self._heap else []
-        for timed in self._timed():
-            deadline_ns = timed.next_deadline_ns()
-            if deadline_ns is not None:
-                times.append(deadline_ns)
-        return min(times) if times else None
+    def _send(self, frame: Frame) -> None:
+        self.frames += 1
+        arrivals = self.fabric.arrivals(frame)
+        if self.trace is not None:
+            kind = "frame-sent" if arrivals else "frame-lost"
+            delays = [at_ns - self.now_ns for at_ns in arrivals]
+            self.trace.frame(self.now_ns, kind, frame.sender, frame, after_ns=delays)
+        for at_ns in arrivals:
+            self._push(at_ns, frame)

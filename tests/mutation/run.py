@@ -1,0 +1,136 @@
+"""Break the protocol code on purpose, one small fault at a time, and see which checker of simnet catches each.
+
+    python tests/mutation/run.py [NAME …] [--seeds N] [--jobs N] [--json FILE]
+
+Exit code 0 only if every mutant is caught. The faults are in mutants.toml, the checkers in bellwire.virtual.checkers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("agent", "protocols", "broker")
+SCENARIOS = ("two-nodes-mixed", "star-five-mixed")
+TIMEOUT_S = 90
+"""A mutant that has not come to an end by then hangs, which is caught too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A small fault: `old` in `file` becomes `new`."""
+
+    name: str
+    says: str
+    file: str
+    old: str
+    new: str
+
+    def apply(self, root: Path) -> None:
+        """Put the fault into a copy of the code.
+
+        Raises:
+            ValueError: when the code has moved on, and `old` does not stand in the file exactly once.
+        """
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise ValueError(f"{self.name}: the text to replace stands {text.count(self.old)} times in {self.file}")
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of a mutant."""
+
+    name: str
+    caught_by: tuple[str, ...]
+    scenario: str
+    seconds: float
+
+
+def load() -> list[Mutant]:
+    """The mutants of mutants.toml."""
+    with (Path(__file__).parent / "mutants.toml").open("rb") as file:
+        return [Mutant(**mutant) for mutant in tomllib.load(file)["mutant"]]
+
+
+def judge(mutant: Mutant, seeds: int) -> Verdict:
+    """Run the scenarios over a copy of the code that has the fault, until a checker objects."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bellwire-mutant-") as folder:
+        root = Path(folder)
+        for room in ROOMS:
+            shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+        mutant.apply(root)
+        paths = os.pathsep.join(str(root / room) for room in ROOMS)
+        environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        for scenario in SCENARIOS:
+            command = [sys.executable, "-m", "bellwire.shell", "simnet", str(ROOT / "scenarios" / f"{scenario}.toml")]
+            options = ["--seeds", f"0:{seeds}", "--jobs", "1", "--json"]
+            caught = _caught([*command, *options], environment)
+            if caught:
+                seconds = time.monotonic() - began
+                return Verdict(name=mutant.name, caught_by=caught, scenario=scenario, seconds=seconds)
+    return Verdict(name=mutant.name, caught_by=(), scenario="", seconds=time.monotonic() - began)
+
+
+def _caught(command: list[str], environment: dict[str, str]) -> tuple[str, ...]:
+    """The checkers that object to a run; a run that hangs or dies without a report is caught by that."""
+    try:
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return ("hang",)
+    if ended.returncode == 0:
+        return ()
+    return tuple(json.loads(ended.stdout)["broken"]) if ended.stdout.startswith("{") else ("crash",)
+
+
+def main() -> int:
+    """Parse the command line and judge the mutants."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="mutants to run; all of them when none is named")
+    parser.add_argument("--seeds", type=int, default=60, help="seeds of each scenario")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", type=Path, help="write the verdicts to this file, too")
+    arguments = parser.parse_args()
+    mutants = [mutant for mutant in load() if not arguments.names or mutant.name in arguments.names]
+    console = Console()
+    with Progress(console=console) as progress, ThreadPoolExecutor(arguments.jobs) as pool:
+        task = progress.add_task("mutants", total=len(mutants))
+
+        def run(mutant: Mutant) -> Verdict:
+            verdict = judge(mutant, arguments.seeds)
+            progress.advance(task)
+            return verdict
+
+        verdicts = list(pool.map(run, mutants))
+    table = Table("mutant", "what it breaks", "caught by", "in", "seconds")
+    for mutant, verdict in zip(mutants, verdicts, strict=True):
+        caught = ", ".join(verdict.caught_by) or "[bold red]SURVIVED[/]"
+        table.add_row(mutant.name, mutant.says, caught, verdict.scenario, f"{verdict.seconds:.0f}")
+    console.print(table)
+    survivors = sum(not verdict.caught_by for verdict in verdicts)
+    console.print(f"{len(verdicts) - survivors} of {len(verdicts)} caught")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

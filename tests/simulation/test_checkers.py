@@ -1,0 +1,137 @@
+"""Every checker has teeth: a small bug, put into the protocols on purpose, makes it fire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bellwire.protocols.endpoint import Endpoint
+from bellwire.protocols.gate_end import GateEnd
+from bellwire.protocols.herald import WindowEnd
+from bellwire.protocols.ids import QubitName
+from bellwire.protocols.instructions import BellState
+from bellwire.protocols.link_pairs import LinkPairs
+from bellwire.protocols.node import QubitKind, Qubits
+from bellwire.protocols.pairs import PairEnd, PairInput, PairState
+from bellwire.protocols.registers import Registers
+from bellwire.protocols.session import Session
+from bellwire.protocols.teleport import Half
+from bellwire.simnet.faults import Crash, FrameFault, FrameFaultKind, Plan
+from bellwire.virtual.run import CHECKERS, run_seed
+from bellwire.virtual.scenario import load_scenario
+
+SECOND_NS = 1_000_000_000
+Patch = pytest.MonkeyPatch
+
+LOST_REPORTS: Plan = (
+    FrameFault(
+        number=1, kind=FrameFaultKind.LOSE, permille=1000, sender="s0", receiver="n0", duration_ns=12 * SECOND_NS
+    ),
+)
+DEAD_APPLICATION: Plan = (Crash(number=1, node="app0", start_ns=5 * SECOND_NS, duration_ns=SECOND_NS),)
+DEAD_BROKER: Plan = (Crash(number=1, node="broker", start_ns=SECOND_NS, duration_ns=10 * SECOND_NS),)
+
+
+def confirms_by_itself(patch: Patch) -> None:
+    """The primary does not wait for the other end to confirm."""
+    offer = LinkPairs._offer
+
+    def offered(self: LinkPairs, pair: PairEnd) -> None:
+        offer(self, pair)
+        if pair.state is PairState.HERALDED:
+            pair.step(PairInput.CONFIRM)
+
+    patch.setattr(LinkPairs, "_offer", offered)
+
+
+def acts_twice(patch: Patch) -> None:
+    act = GateEnd.act
+
+    def acts(self: GateEnd) -> None:
+        act(self)
+        act(self)
+
+    patch.setattr(GateEnd, "act", acts)
+
+
+def misreads_the_herald(patch: Patch) -> None:
+    keep = WindowEnd.keep_report
+
+    def kept(self: WindowEnd, report: Any) -> None:
+        keep(self, report)
+        states = list(BellState)
+        self.bell_state = states[(states.index(report.bell_state) + 1) % 4]
+
+    patch.setattr(WindowEnd, "keep_report", kept)
+
+
+def forgets_corrections(patch: Patch) -> None:
+    patch.setattr(Half, "correct", lambda _self, _bits: [])
+
+
+def never_expires(patch: Patch) -> None:
+    patch.setattr(LinkPairs, "_expire_at", lambda _self, _pair, _ns: None)
+
+
+def keeps_what_the_dead_held(patch: Patch) -> None:
+    patch.setattr(Registers, "release_all", lambda _self, _application: None)
+
+
+def remembers_every_hello(patch: Patch) -> None:
+    def hello_sent(self: Session, request_id: int, now_ns: int) -> None:
+        self.greeted_ns = now_ns
+        self.hellos[request_id] = now_ns
+
+    patch.setattr(Session, "hello_sent", hello_sent)
+
+
+def takes_a_qubit_twice(patch: Patch) -> None:
+    take = Qubits.take
+
+    def taken(self: Qubits, kind: QubitKind) -> QubitName | None:
+        qubit = take(self, kind)
+        if qubit is None and kind is QubitKind.COMMUNICATION:
+            return min(self.held & {QubitName("communication0")}, default=None)
+        return qubit
+
+    patch.setattr(Qubits, "take", taken)
+
+
+def claims_a_better_clock(patch: Patch) -> None:
+    read = Endpoint._read_clock
+
+    def misread(self: Endpoint, session: Session, message: Any) -> None:
+        read(self, session, message)
+        self._clock_offset_ns += 10_000_000
+
+    patch.setattr(Endpoint, "_read_clock", misread)
+
+
+BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
+    ("ghost-pair", confirms_by_itself, LOST_REPORTS),
+    ("single-use", acts_twice, ()),
+    ("one-frame", misreads_the_herald, ()),
+    ("exact-correction", forgets_corrections, ()),
+    ("termination", never_expires, ()),
+    ("no-leak", keeps_what_the_dead_held, DEAD_APPLICATION),
+    ("bounds", remembers_every_hello, DEAD_BROKER),
+    ("time", takes_a_qubit_twice, ()),
+    ("time", claims_a_better_clock, ()),
+]
+
+
+@pytest.mark.parametrize(("checker", "bug", "plan"), BUGS, ids=[f"{name}-{bug.__name__}" for name, bug, _ in BUGS])
+def test_checker_fires_on_a_bug_of_its_kind(
+    checker: str, bug: Callable[[Patch], None], plan: Plan, monkeypatch: Patch
+) -> None:
+    scenario = load_scenario("two-nodes-mixed")
+    for seed in range(3):
+        assert run_seed(scenario, seed, plan=plan).violations == []
+    bug(monkeypatch)
+    assert any(checker in run_seed(scenario, seed, plan=plan).checkers for seed in range(40))
+
+
+def test_every_checker_has_a_bug_that_it_catches() -> None:
+    assert {name for name, _, _ in BUGS} == {kind.name for kind in CHECKERS}
