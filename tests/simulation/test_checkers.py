@@ -104,7 +104,7 @@ def claims_a_better_clock(patch: Patch) -> None:
 
     def misread(self: Endpoint, session: Session, message: Any) -> None:
         read(self, session, message)
-        self._clock_offset_ns += 10_000_000
+        self.clock.offset_ns += 10_000_000
 
     patch.setattr(Endpoint, "_read_clock", misread)
 

@@ -85,7 +85,7 @@ class Times(Checker):
         bed = self.oracle.bed
         elapsed_ns = self.now_ns - self.oracle.began_ns
         for node, brain in self.awake():
-            claimed_ns = brain.endpoint.clock_error_ns
+            claimed_ns = brain.endpoint.clock.error_ns
             if claimed_ns is None:
                 continue
             clock = bed.net.clocks.get(node)

@@ -30,12 +30,10 @@ from bellwire.protocols.messages import (
     SessionHello,
     SessionWelcome,
 )
+from bellwire.protocols.network_clock import NetworkClock
 from bellwire.protocols.session import Loss, Session, SessionInput, SessionSettings, SessionState
 from bellwire.protocols.timers import TimerQueue
 from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
-
-CLOCK_READINGS = 5
-"""How often the clock is read when a session with it begins (spec 1 §4.1)."""
 
 _GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
 
@@ -83,10 +81,7 @@ class Endpoint:
         self.sessions: dict[NodeId, Session] = {}
         self.on_peer_up: list[Callable[[NodeId], None]] = []
         self.on_peer_lost: list[Callable[[NodeId, Loss, str], None]] = []
-        self._clock = clock
-        self._clock_offset_ns = 0
-        self._clock_error_ns: int | None = 0 if clock is None else None
-        self._clock_readings = 0
+        self.clock = NetworkClock(clock)
         self._frames: list[tuple[NodeId, bytes]] = []
         self.asks = Asks(self)
         self.duties = Duties(self)
@@ -213,20 +208,15 @@ class Endpoint:
     @property
     def has_time(self) -> bool:
         """Whether the network's time is known."""
-        return self._clock_error_ns is not None
-
-    @property
-    def clock_error_ns(self) -> int | None:
-        """How far off the network's time may have been when it was heard; `None` before it was."""
-        return self._clock_error_ns
+        return self.clock.known
 
     def network_time_ns(self, local_ns: int | None = None) -> NetworkTimeNs:
         """The network's time at a local time (now, when none is given). Zero offset until a clock was heard."""
-        return NetworkTimeNs((self.now_ns if local_ns is None else local_ns) + self._clock_offset_ns)
+        return NetworkTimeNs((self.now_ns if local_ns is None else local_ns) + self.clock.offset_ns)
 
     def local_time_ns(self, network_ns: int) -> int:
         """The local time of a moment on the network's clock."""
-        return network_ns - self._clock_offset_ns
+        return network_ns - self.clock.offset_ns
 
     # Incoming.
 
@@ -321,21 +311,13 @@ class Endpoint:
         session.step(SessionInput.WELCOME)
 
     def _read_clock(self, session: Session, message: SessionWelcome) -> None:
-        """Take the network's time from the clock's welcome: it was read half a round trip ago, give or take as much.
-
-        The first round trip carries connecting and a cold path, so a few more follow, and the shortest one counts.
-        """
+        """Take the network's time from the clock's welcome."""
         sent_ns = session.hellos.get(message.request_id)
-        if session.peer != self._clock or not message.network_time_ns or sent_ns is None:
+        if session.peer != self.clock.source or not message.network_time_ns or sent_ns is None:
             return
         if message.epoch > session.epoch:
-            self._clock_error_ns, self._clock_readings = None, 0
-        half_ns = (self.now_ns - sent_ns) // 2
-        if self._clock_error_ns is None or half_ns < self._clock_error_ns:
-            self._clock_offset_ns = message.network_time_ns + half_ns - self.now_ns
-            self._clock_error_ns = half_ns
-        self._clock_readings += 1
-        if self._clock_readings < CLOCK_READINGS:
+            self.clock.forget()
+        if self.clock.read(message.network_time_ns, sent_ns=sent_ns, now_ns=self.now_ns):
             self._say_hello(session)
 
     def _meet(self, session: Session, epoch: Epoch, role: Role, version: int) -> None:

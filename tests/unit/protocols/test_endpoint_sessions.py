@@ -396,7 +396,7 @@ def test_network_time_is_learned_from_the_clock_by_half_the_round_trip() -> None
     wire = Wire()
     alice = wire.join(ALICE, clock=BROKER)
     broker = wire.join(BROKER, role=Role.BROKER)
-    broker._clock_offset_ns = 37 * MS
+    broker.clock.offset_ns = 37 * MS
     assert not alice.has_time
     alice.keep_session(BROKER)
     wire.run(10 * MS)
