@@ -98,6 +98,9 @@ class Endpoint:
 
     def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
         """Take one message frame that came from `peer`, as the transport authenticated it."""
+        session = self.sessions.get(peer)
+        if session is not None and session.state is SessionState.UP:
+            session.heard_ns = now_ns  # before what is due: after a pause of this process its sender was not the silent one
         self.catch_up(now_ns)
         self.begin(now_ns)
         try:
