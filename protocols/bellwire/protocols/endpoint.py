@@ -100,7 +100,8 @@ class Endpoint:
         """Take one message frame that came from `peer`, as the transport authenticated it."""
         session = self.sessions.get(peer)
         if session is not None and session.state is SessionState.UP:
-            session.heard_ns = now_ns  # before what is due: after a pause of this process its sender was not the silent one
+            # Before what is due: after a pause of this process its sender was not the silent one.
+            session.heard_ns = now_ns
         self.catch_up(now_ns)
         self.begin(now_ns)
         try:
