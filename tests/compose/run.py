@@ -113,10 +113,14 @@ def wait_for_engine(process: subprocess.Popen[bytes], environment: Mapping[str, 
         asked = subprocess.run(["docker", "version"], env=environment, capture_output=True, check=False)
         if asked.returncode == 0:
             return
-        if process.poll() is not None or time.monotonic() > deadline:
+        ended = True
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            ended = time.monotonic() > deadline
+        if ended:
             sys.stdout.write(log_path.read_text(errors="replace")[-4000:])
             raise Failure("the Docker engine did not start")
-        time.sleep(0.2)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
