@@ -95,6 +95,13 @@ class Application:
         self.driver = Driver(self.endpoint, self.connection.send)
         self._server = server.name
         self._received: dict[type[Request], asyncio.Queue[tuple[NodeId, Any]]] = {}
+        self._joined = asyncio.Event()
+        self.endpoint.on_peer_up.append(lambda _: self._joined.set())
+
+    async def joined(self) -> None:
+        """Wait until the session with the server has been opened."""
+        async with asyncio.timeout(WAIT_S):
+            await self._joined.wait()
 
     async def __aenter__(self) -> Application:
         self.connection.start()

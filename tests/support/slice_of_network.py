@@ -26,7 +26,7 @@ ROLES = {ALICE: Role.AGENT, BOB: Role.AGENT, STATION: Role.STATION}
 
 
 class Slice:
-    """The testbed. `start` waits until every node has its broker and its world."""
+    """The testbed. Entering it waits until everybody has the broker, and every node its world."""
 
     def __init__(self, directory: Path) -> None:
         self.lab = WorldLab(directory)
@@ -47,6 +47,7 @@ class Slice:
         for message in (LinkOk, LinkErr, LinkExpire):
             self.application.take(message, SessionAck)
         await self.application.__aenter__()
+        await self.application.joined()
         await self.ready()
         return self
 
