@@ -86,6 +86,8 @@ class Endpoint:
         self.asks = Asks(self)
         self.duties = Duties(self)
         self._stimuli = 0
+        self._woke_ns = 0
+        """When this participant last came back from a pause in which it heard nobody."""
         self._persistent: set[NodeId] = set()
 
     # What a driver calls.
@@ -98,10 +100,6 @@ class Endpoint:
 
     def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
         """Take one message frame that came from `peer`, as the transport authenticated it."""
-        session = self.sessions.get(peer)
-        if session is not None and session.state is SessionState.UP:
-            # Before what is due: after a pause of this process its sender was not the silent one.
-            session.heard_ns = now_ns
         self.catch_up(now_ns)
         self.begin(now_ns)
         try:
@@ -124,6 +122,9 @@ class Endpoint:
 
     def handle_deadline(self, now_ns: int) -> None:
         """Do what has come due."""
+        deadline_ns = self.timers.next_deadline_ns()
+        if deadline_ns is not None and now_ns - deadline_ns >= self.settings.heartbeat_ns:
+            self._woke_ns = now_ns
         self.begin(now_ns)
         self.timers.fire_due(now_ns)
 
@@ -444,7 +445,7 @@ class Endpoint:
 
     def _look(self, session: Session) -> None:
         """Look after a session: repeat a hello, send a heartbeat, notice silence."""
-        silent_ns = self.now_ns - session.heard_ns
+        silent_ns = self.now_ns - max(session.heard_ns, self._woke_ns)
         if session.state is SessionState.DOWN:
             return
         if silent_ns >= self.settings.liveness_ns and not (

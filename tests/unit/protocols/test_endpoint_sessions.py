@@ -165,6 +165,22 @@ def test_peer_silent_is_lost_between_liveness_and_one_heartbeat_more() -> None:
     assert alice.lost == [(BOB, Loss.SILENT)]
 
 
+def test_participant_that_was_paused_loses_nobody_whose_frames_still_wait_for_it() -> None:
+    wire = Wire()
+    alice, bob = pair(wire)
+    bob.later = True
+    alice.ask(timeout_ns=60 * SECOND)
+    wire.run(10 * MS)
+    del wire.members[BOB]
+    wire.now_ns += 10 * SECOND
+    alice.endpoint.handle_deadline(wire.now_ns)
+    assert alice.lost == []
+    wire.run(2_900 * MS)
+    assert alice.lost == []
+    wire.run(1_200 * MS)
+    assert alice.lost == [(BOB, Loss.SILENT)]
+
+
 def test_peer_never_there_fails_requests_with_peer_lost_after_liveness() -> None:
     wire = Wire()
     alice = Client(wire.join(ALICE))
