@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from bellwire.protocols.asks import Asks
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import QubitName
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.link_pairs import LinkPairs
+from bellwire.protocols.link_windows import LinkWindows
 from bellwire.protocols.node import QubitKind, Qubits
 from bellwire.protocols.pairs import PairEnd, PairInput, PairState
 from bellwire.protocols.registers import Registers
@@ -31,6 +33,7 @@ LOST_REPORTS: Plan = (
     ),
 )
 DEAD_APPLICATION: Plan = (Crash(number=1, node="app0", start_ns=5 * SECOND_NS, duration_ns=SECOND_NS),)
+LIGHT_LOSS: Plan = (FrameFault(number=1, kind=FrameFaultKind.LOSE, permille=40, duration_ns=4 * SECOND_NS),)
 DEAD_BROKER: Plan = (Crash(number=1, node="broker", start_ns=SECOND_NS, duration_ns=10 * SECOND_NS),)
 
 
@@ -109,12 +112,34 @@ def claims_a_better_clock(patch: Patch) -> None:
     patch.setattr(Endpoint, "_read_clock", misread)
 
 
+def numbers_every_window_one(patch: Patch) -> None:
+    lead = LinkWindows._lead
+
+    def led(self: LinkWindows, request: Any, qubit: QubitName) -> None:
+        self._opened = 0
+        lead(self, request, qubit)
+
+    patch.setattr(LinkWindows, "_lead", led)
+
+
+def never_repeats(patch: Patch) -> None:
+    arm = Asks._arm
+
+    def armed(self: Asks, number: int, ask: Any) -> None:
+        ask.interval_ns = ask.deadline_ns
+        arm(self, number, ask)
+
+    patch.setattr(Asks, "_arm", armed)
+
+
 BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
+    ("fresh-id", numbers_every_window_one, ()),
     ("ghost-pair", confirms_by_itself, LOST_REPORTS),
     ("single-use", acts_twice, ()),
     ("one-frame", misreads_the_herald, ()),
     ("exact-correction", forgets_corrections, ()),
     ("termination", never_expires, ()),
+    ("progress", never_repeats, LIGHT_LOSS),
     ("no-leak", keeps_what_the_dead_held, DEAD_APPLICATION),
     ("bounds", remembers_every_hello, DEAD_BROKER),
     ("time", takes_a_qubit_twice, ()),
@@ -126,7 +151,7 @@ BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
 def test_checker_fires_on_a_bug_of_its_kind(
     checker: str, bug: Callable[[Patch], None], plan: Plan, monkeypatch: Patch
 ) -> None:
-    scenario = load_scenario("two-nodes-mixed")
+    scenario = load_scenario("light-faults" if checker == "progress" else "two-nodes-mixed")
     for seed in range(3):
         assert run_seed(scenario, seed, plan=plan).violations == []
     bug(monkeypatch)

@@ -16,7 +16,7 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.teleport import Half
 from bellwire.shell.main import run
-from bellwire.simnet.faults import AnyFault, Crash, Cut, Plan, Skew
+from bellwire.simnet.faults import AmbushKind, AnyFault, Crash, Cut, Plan, Skew
 from bellwire.simnet.trace import Trace
 from bellwire.virtual.run import Report, plan_of, run_seed
 from bellwire.virtual.scenario import Scenario, build_network, load_scenario, packaged_scenarios
@@ -35,7 +35,8 @@ def test_mixed_faults_of_150_seeds_break_no_invariant(name: str) -> None:
     summary = sweep(load_scenario(name), name, range(150), jobs=os.cpu_count() or 1)
     assert summary.seeds == 150
     assert summary.failed == 0, told(summary.failing)
-    kinds = {"lose", "repeat", "delay", "reorder", "cut", "stall", "skew", "slow", "crash", "world-crash"}
+    kinds = {"lose", "repeat", "delay", "reorder", "cut", "stall", "skew", "slow", "crash", "world-crash", "miscount"}
+    kinds |= {f"ambush-{kind}" for kind in AmbushKind}
     assert set(summary.faults) == kinds
     assert summary.gates_checked > 500
     assert len(summary.uncovered) < len(all_rows()) / 3
@@ -115,7 +116,7 @@ def test_minimal_keeps_exactly_what_is_needed() -> None:
 def test_shrinker_drops_every_fault_that_an_artificial_violation_does_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """The artificial bug: a station that has crashed once cannot be trusted. One crash of it is the shortest story."""
     import bellwire.virtual.run as run
-    from bellwire.simnet.faults import Injector
+    from bellwire.simnet.injector import Injector
 
     scenario = load_scenario("two-nodes-mixed")
 

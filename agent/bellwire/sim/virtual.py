@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Protocol
+
+import msgspec
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.agent.station import StationBrain
@@ -14,6 +16,7 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
+from bellwire.protocols.instructions import WindowEnded
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Request, Role, SessionAck
 from bellwire.protocols.node import Batch, Node, QubitKind
@@ -69,6 +72,8 @@ class WorldHardware:
         self.watchers: list[WatcherCapable] = []
         self.slowness: list[Callable[[NodeId, int], int]] = []
         """Each gives the delay in nanoseconds that a node's backend has at a time."""
+        self.miscounts: list[Callable[[NodeId, int], bool]] = []
+        """Each tells whether a node's hardware counts one attempt too many at a time."""
         self._leases: dict[NodeId, int] = {}
         self._last: dict[tuple[NodeId, str], int] = {}
 
@@ -108,10 +113,19 @@ class WorldHardware:
                 for watcher in self.watchers:
                     watcher.submitted(name, batch)
                 self._later(name, "batch", partial(self._submit, name, batch))
-        for answered in self.world.take_completions():
+        for answered in map(self._as_counted, self.world.take_completions()):
             for watcher in self.watchers:
                 watcher.completed(answered.node, answered)
             self._later(answered.node, "completion", partial(self._complete, answered))
+
+    def _as_counted(self, answered: BatchCompleted) -> BatchCompleted:
+        """An answered batch, its attempts counted as well as the node's hardware can."""
+        name, now_ns = answered.node, self.net.now_ns
+        ended = answered.completions[-1]
+        if not isinstance(ended, WindowEnded) or not any(wrong(name, now_ns) for wrong in self.miscounts):
+            return answered
+        miscounted = msgspec.structs.replace(ended, attempts=ended.attempts + 1)
+        return replace(answered, completions=(*answered.completions[:-1], miscounted))
 
     def _later(self, name: NodeId, way: str, call: Callable[[int], None]) -> None:
         """Do it after the delay that the node's backend has, but not before what went the same way earlier."""

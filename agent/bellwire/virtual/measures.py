@@ -9,7 +9,7 @@ from bellwire.protocols.instructions import Arm
 from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.session import MAX_HELLOS
 from bellwire.simnet.clocks import PARTS_PER_BILLION
-from bellwire.virtual.checkers import Checker
+from bellwire.virtual.checker import Checker
 
 
 class Bounds(Checker):

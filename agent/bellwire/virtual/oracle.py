@@ -85,6 +85,9 @@ class Oracle:
         self.violations: list[Violation] = []
         self.began_ns = 0
         self.pairs: dict[PairId, WorldPair] = {}
+        self.made: set[PairId] = set()
+        self.counted: dict[tuple[NodeId, WindowId], int] = {}
+        """What each end's hardware told its node of a window: after so many attempts it was over."""
         self.armed: dict[tuple[NodeId, QubitName], WindowId] = {}
         self.errors_ns: dict[NodeId, int] = {}
         """By how much each node's idea of the network's time was wrong at most."""
@@ -169,8 +172,11 @@ class Oracle:
                     for listener in self.listeners.refused:
                         listener(name, completion.text)
                 break
-            if isinstance(completion, WindowEnded) and arm is None:
-                self._seen(completion)
+            if isinstance(completion, WindowEnded):
+                if arm is None:
+                    self._seen(completion)
+                else:
+                    self.counted[name, completion.window_id] = completion.attempts
 
     def _seen(self, ended: WindowEnded) -> None:
         """The station's hardware has ended a window."""
@@ -183,6 +189,7 @@ class Oracle:
             self._halves[half.node, half.qubit] = (pair, half)
         for listener in self.listeners.made:
             listener(pair)
+        self.made.add(pair.pair_id)
         self.pairs[pair.pair_id] = pair
 
     def released(self, name: NodeId) -> None:

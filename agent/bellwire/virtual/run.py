@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -23,28 +23,27 @@ from bellwire.simnet.faults import (
     Crash,
     Cut,
     FrameFault,
-    Injector,
+    Miscount,
     Plan,
+    Skew,
     Slow,
     Stall,
     WorldCrash,
     draw_plan,
 )
+from bellwire.simnet.injector import Injector
 from bellwire.simnet.trace import Trace
 from bellwire.virtual.application import PATIENCE_NS, Application
-from bellwire.virtual.checkers import (
-    Checker,
-    ExactCorrection,
-    GhostPair,
-    NoLeak,
-    OneFrame,
-    SingleUse,
-    Termination,
-)
+from bellwire.virtual.checker import Checker
+from bellwire.virtual.endings import NoLeak, Progress, Termination
+from bellwire.virtual.gate_checkers import ExactCorrection
 from bellwire.virtual.measures import Bounds, Times
 from bellwire.virtual.oracle import Oracle
+from bellwire.virtual.pair_checkers import FreshId, GhostPair, OneFrame, SingleUse
 from bellwire.virtual.scenario import Network, Scenario, build_network
 from bellwire.virtual.workload import Judges, Workload
+
+C = TypeVar("C", bound=Checker)
 
 START_NS: Final = 1_000_000 * SECOND_NS
 """When virtual time begins: late enough that no clock shows a time before zero."""
@@ -175,6 +174,12 @@ class _Operator:
 
         self._bed.hardware.slowness.append(slowness)
 
+    def miscount(self, name: NodeId, start_ns: int, end_ns: int, wrong: Callable[[], bool]) -> None:
+        def miscounts(node: NodeId, now_ns: int) -> bool:
+            return node == name and start_ns <= now_ns < end_ns and wrong()
+
+        self._bed.hardware.miscounts.append(miscounts)
+
     def backends(self) -> Sequence[NodeId]:
         return (*self._bed.stations, *self._bed.agents)
 
@@ -189,9 +194,9 @@ class Calm:
 
     @staticmethod
     def _disturbs(fault: AnyFault) -> bool:
-        return isinstance(fault, Crash | Cut | Stall | Slow | WorldCrash) or (
-            isinstance(fault, FrameFault) and not fault.spared
-        )
+        if isinstance(fault, FrameFault):
+            return not fault.spared
+        return not isinstance(fault, Skew)
 
     def __call__(self, application: NodeId, node: NodeId, since_ns: int) -> bool:
         """Whether none has touched the two since a time. A fault is felt for a while when it is over."""
@@ -203,7 +208,7 @@ class Calm:
                 felt_ns += 2 * fault.notice_ns
             if fault.start_ns > now_ns or felt_ns < since_ns:
                 continue
-            if isinstance(fault, Crash | Stall | Slow) and fault.node not in (application, node):
+            if isinstance(fault, Crash | Stall | Slow | Miscount) and fault.node not in (application, node):
                 continue
             if isinstance(fault, Cut) and not {*fault.senders, *fault.receivers} >= {application, node}:
                 continue
@@ -212,11 +217,13 @@ class Calm:
 
 
 CHECKERS: Final[tuple[type[Checker], ...]] = (
+    FreshId,
     GhostPair,
     SingleUse,
     OneFrame,
     ExactCorrection,
     Termination,
+    Progress,
     NoLeak,
     Bounds,
     Times,
@@ -241,10 +248,16 @@ class Run:
         tracer = [_Tracer(trace)] if trace is not None else []
         self.bed = self._testbed(tracer)
         self.checkers: dict[str, Checker] = {kind.name: kind(self.oracle) for kind in CHECKERS}
+        self._checker(Progress).expected = scenario.workload.all_done
         self.outcomes: Counter[str] = Counter()
         self.bed.net.run_for(WARM_UP_NS)
         self.applications = {name: Application(self.bed, name, seed) for name in self.network.applications}
         self.injector = Injector(self.plan, self.bed.net, _Operator(self.bed, self.applications), seed)
+
+    def _checker(self, kind: type[C]) -> C:
+        checker = self.checkers[kind.name]
+        assert isinstance(checker, kind)
+        return checker
 
     def _testbed(self, tracers: list[_Tracer]) -> VirtualTestbed:
         return VirtualTestbed(
@@ -274,10 +287,6 @@ class Run:
             self.oracle.violate("no-crash", f"{type(error).__name__}: {error}")
         finally:
             Machine.observe = before
-        made = self.checkers[SingleUse.name]
-        gates = self.checkers[ExactCorrection.name]
-        assert isinstance(made, SingleUse)
-        assert isinstance(gates, ExactCorrection)
         return Report(
             seed=self.seed,
             violations=[msgspec.to_builtins(each) for each in self.oracle.violations[:MAX_VIOLATIONS]],
@@ -286,8 +295,8 @@ class Run:
             rows=dict(sorted(rows.items())),
             events=self.bed.net.events,
             frames=self.bed.net.frames,
-            gates_checked=gates.checked,
-            pairs_made=made.made,
+            gates_checked=self._checker(ExactCorrection).checked,
+            pairs_made=self._checker(SingleUse).made,
             fired=dict(sorted(self.injector.fired_by_number.items())),
         )
 
@@ -297,9 +306,7 @@ class Run:
         timeout_ns = round(self.scenario.workload.timeout_s * SECOND_NS)
         self._pass(duration_ns)
         self._pass(timeout_ns + QUIET_NS // 2)
-        termination = self.checkers[Termination.name]
-        assert isinstance(termination, Termination)
-        termination.calm_down()
+        self._checker(Termination).calm_down()
         self._pass(QUIET_NS // 2)
         for _ in range(round(PATIENCE_NS / SECOND_NS)):
             if not any(application.working for application in self.applications.values()):
@@ -313,11 +320,13 @@ class Run:
                 checker.finish()
 
     def _hire(self, until_ns: int) -> None:
-        frames, gates, termination = (self.checkers[kind.name] for kind in (OneFrame, ExactCorrection, Termination))
-        assert isinstance(frames, OneFrame)
-        assert isinstance(gates, ExactCorrection)
-        assert isinstance(termination, Termination)
-        judges = Judges(frames=frames, gates=gates, termination=termination, calm=Calm(self.plan, self.bed))
+        judges = Judges(
+            frames=self._checker(OneFrame),
+            gates=self._checker(ExactCorrection),
+            termination=self._checker(Termination),
+            progress=self._checker(Progress),
+            calm=Calm(self.plan, self.bed),
+        )
         table = self.scenario.workload
         for application in self.applications.values():
             Workload(application, self.network.links, table, judges, self.outcomes, until_ns).start()

@@ -51,7 +51,7 @@ class WorkloadKind(StrEnum):
 class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
-    A link's attempts succeed by the preset; `nodes_per_station` nodes share one station.
+    `link` is the preset's link model, and a window has up to `attempts` attempts; `links_per_station` links share one station.
     """
 
     kind: TopologyKind
@@ -62,6 +62,8 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     degree: Annotated[float, Meta(ge=2.0, le=16.0)] = 3.0
     links_per_station: Annotated[int, Meta(ge=1)] = 4
     preset: str = "ideal"
+    link: str = "ideal"
+    attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
 
     def __post_init__(self) -> None:
         if self.kind is TopologyKind.TWO_NODES and self.size != 2:
@@ -85,11 +87,16 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     given_pair_permille: Permille = 200
     idle_permille: Permille = 100
     """Pairs that are asked for and left to expire."""
+    held_permille: Permille = 0
+    """Pairs that are held for up to `held_ms` before they are measured."""
+    held_ms: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
     hasty_permille: Permille = 200
     """Pairs of which each half is measured as soon as its own end says OK."""
     pause_ms: Annotated[float, Meta(gt=0.0, le=1e9)] = 500.0
     timeout_s: Seconds = 4.0
     pairs_at_once: Annotated[int, Meta(ge=1, le=16)] = 2
+    all_done: bool = False
+    """Whether everything has to be done that is asked for, because no fault is large enough to excuse it."""
 
 
 class Scenario(Table, frozen=True, kw_only=True):
@@ -169,7 +176,15 @@ def build_network(scenario: Scenario, seed: int) -> Network:
     for number, edge in enumerate(edges_of(table, random)):
         first, second = edge if random.random() < 0.5 else edge[::-1]
         station = NodeId(f"s{number // table.links_per_station}")
-        links.append(VirtualLink(link_id=LinkId(f"l{number}"), ends=(names[first], names[second]), station=station))
+        links.append(
+            VirtualLink(
+                link_id=LinkId(f"l{number}"),
+                ends=(names[first], names[second]),
+                station=station,
+                model=table.link,
+                attempts=table.attempts,
+            )
+        )
     applications = tuple(NodeId(f"app{number}") for number in range(scenario.workload.applications))
     return Network(nodes=dict.fromkeys(names, node), links=tuple(links), applications=applications)
 

@@ -28,7 +28,9 @@ from bellwire.protocols.messages import (
 from bellwire.protocols.messages.program import StepKind
 from bellwire.sim.virtual import SECOND_NS, VirtualLink
 from bellwire.virtual.application import Application, Ask, Sleep, Until, Wish, Work
-from bellwire.virtual.checkers import ExactCorrection, OneFrame, Prepared, Termination
+from bellwire.virtual.endings import Progress, Termination
+from bellwire.virtual.gate_checkers import ExactCorrection, Prepared
+from bellwire.virtual.pair_checkers import OneFrame
 from bellwire.virtual.scenario import WorkloadKind, WorkloadTable
 
 TRIES: Final = 6
@@ -47,6 +49,7 @@ class Judges:
     frames: OneFrame
     gates: ExactCorrection
     termination: Termination
+    progress: Progress
     calm: Callable[[NodeId, NodeId, int], bool]
     """Whether no fault has touched an application and a node since a time."""
 
@@ -98,7 +101,11 @@ class Workload:
         how = str(answer.code) if isinstance(answer, RequestError) else "OK"
         if isinstance(answer, GateResult):
             how = answer.status if answer.code is None else f"{answer.status} {answer.code}"
+        self._note(what, how)
+
+    def _note(self, what: str, how: str) -> None:
         self._outcomes[f"{what}: {how}"] += 1
+        self._judges.progress.answered(what, how)
 
     def _judge_answer(self, what: str, peer: NodeId, asked_ns: int, answer: Answer) -> None:
         now_ns = self._bed.net.now_ns
@@ -203,7 +210,7 @@ class Workload:
         yield Until(done=complete, limit_ns=self._timeout_ns + SECOND_NS)
         self._judge_create(answer.create_id, source, target, number, asked_ns)
         oks = {node: {ok.pair_id: ok for ok in delivered.oks.get(node, ())} for node in (source, target)}
-        self._outcomes["create: " + ("all pairs" if len(oks[source]) == number else "not all pairs")] += 1
+        self._note("create", "all pairs" if len(oks[source]) == number else "not all pairs")
         del application.creates[answer.create_id]
         return [(ok, oks[target][pair_id]) for pair_id, ok in oks[source].items() if pair_id in oks[target]]
 
@@ -229,6 +236,8 @@ class Workload:
         oks = yield from self._create(source, target, number)
         if random.randrange(1000) < self._table.idle_permille:
             return
+        if random.randrange(1000) < self._table.held_permille:
+            yield Sleep(duration_ns=random.randint(1, self._table.held_ms) * 1_000_000)
         for ok in oks:
             yield from self._measure(random, source, target, ok)
 

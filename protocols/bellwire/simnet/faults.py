@@ -5,20 +5,18 @@ Times are nanoseconds since the run began, probabilities are counted in thousand
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
 from enum import StrEnum
 from random import Random
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 import msgspec
 
-from bellwire.protocols.ids import NodeId
-from bellwire.simnet.clocks import SkewedClock
-from bellwire.simnet.fabric import Frame, Rule
-from bellwire.simnet.loop import Simnet
+from bellwire.protocols.messages import MESSAGES
 
 MILLISECOND_NS: Final = 1_000_000
+
+AMBUSH_NS: Final = 3_000_000_000
+"""How long an ambush waits for its frame."""
 
 
 class FrameFaultKind(StrEnum):
@@ -111,152 +109,51 @@ class WorldCrash(Fault, frozen=True, kw_only=True, tag="world-crash"):
     notice_ns: int
 
 
-AnyFault = FrameFault | Cut | Stall | Skew | Slow | Crash | WorldCrash
+class Miscount(Fault, frozen=True, kw_only=True, tag="miscount"):
+    """An agent's hardware counts one attempt too many in some windows that end in a while."""
+
+    node: str
+    permille: int = 300
+
+
+class AmbushKind(StrEnum):
+    """What an ambush does at its moment.
+
+    LOSE: the frame is lost, and so are those of its family that follow it in its direction. CUT: it is the last that passes
+    between the two. CRASH and STALL strike a participant when it has sent the frame, or has dealt with it.
+    """
+
+    LOSE = "lose"
+    CUT = "cut"
+    CRASH_SENDER = "crash-sender"
+    CRASH_RECEIVER = "crash-receiver"
+    STALL_RECEIVER = "stall-receiver"
+
+
+class Ambush(Fault, frozen=True, kw_only=True, tag="ambush"):
+    """Something happens at the very moment when the `nth` message of a type is sent, if that is soon after `start_ns`.
+
+    Its effect lasts for `duration_ns`. With `copy_after_ns`, another copy of the frame arrives so much later.
+    """
+
+    kind: AmbushKind
+    message: str
+    nth: int = 1
+    copy_after_ns: int = 0
+
+    @property
+    def end_ns(self) -> int:
+        """When it is over at the latest."""
+        return self.start_ns + AMBUSH_NS + self.duration_ns + self.copy_after_ns
+
+    @property
+    def label(self) -> str:
+        """How it is counted."""
+        return f"ambush-{self.kind}"
+
+
+AnyFault = FrameFault | Cut | Stall | Skew | Slow | Crash | WorldCrash | Miscount | Ambush
 Plan = tuple[AnyFault, ...]
-
-_NOTICE_STEPS: Final = 8
-
-
-class OperatorCapable(Protocol):
-    """Whoever can do to the participants what a fault does."""
-
-    def crash(self, name: NodeId) -> None:
-        """End a participant without a word."""
-
-    def restart(self, name: NodeId) -> None:
-        """Start its next incarnation."""
-
-    def lose_world(self) -> None:
-        """Let the world lose every qubit."""
-
-    def notice_loss(self, name: NodeId) -> None:
-        """Let a node notice that."""
-
-    def regain_world(self, name: NodeId) -> None:
-        """Let a node find the world again."""
-
-    def slow(self, name: NodeId, start_ns: int, end_ns: int, delay: Callable[[], int]) -> None:
-        """Let a node's backend be slow between two times."""
-
-    def backends(self) -> Sequence[NodeId]:
-        """The nodes that have a backend."""
-
-
-class Injector:
-    """Lets the faults of a plan happen, and counts how often each did."""
-
-    def __init__(self, plan: Plan, net: Simnet, operator: OperatorCapable, seed: int) -> None:
-        self.plan = plan
-        self.fired: Counter[str] = Counter()
-        self.fired_by_number: Counter[int] = Counter()
-        self._net = net
-        self._operator = operator
-        self._seed = seed
-        self._began_ns = net.now_ns
-        for fault in plan:
-            self._inject(fault)
-
-    @staticmethod
-    def clocks(plan: Plan, began_ns: int) -> dict[NodeId, SkewedClock]:
-        """The clocks that a plan gives to participants, before there is a net that needs them."""
-        return {
-            NodeId(fault.node): SkewedClock(offset_ns=fault.offset_ns, drift_ppb=fault.drift_ppb, since_ns=began_ns)
-            for fault in plan
-            if isinstance(fault, Skew)
-        }
-
-    def _inject(self, fault: AnyFault) -> None:
-        random = Random(f"{self._seed}/{fault.number}")
-        if isinstance(fault, FrameFault):
-            self._net.fabric.rules.append(self._frame_rule(fault, random))
-        elif isinstance(fault, Cut):
-            self._net.fabric.rules.append(self._cut_rule(fault))
-        elif isinstance(fault, Stall):
-            self._at(fault, fault.start_ns, lambda: self._net.stall(NodeId(fault.node), fault.duration_ns))
-        elif isinstance(fault, Skew):
-            self._count(fault, fault.node)
-        elif isinstance(fault, Slow):
-            self._slow(fault, random)
-        elif isinstance(fault, Crash):
-            self._crash(fault)
-        else:
-            self._lose_world(fault, random)
-
-    def _count(self, fault: AnyFault, actor: str) -> None:
-        self.fired[fault.label] += 1
-        self.fired_by_number[fault.number] += 1
-        if self._net.trace is not None:
-            self._net.trace.event(self._net.now_ns, "fault", actor, f"fault-{fault.number}", what=fault.label)
-
-    def _at(self, fault: AnyFault, at_ns: int, call: Callable[[], None], actor: str = "") -> None:
-        def happen() -> None:
-            self._count(fault, actor or getattr(fault, "node", ""))
-            call()
-
-        self._net.at(self._began_ns + at_ns, happen)
-
-    def _frame_rule(self, fault: FrameFault, random: Random) -> Rule:
-        sender, receiver, spared = fault.sender, fault.receiver, frozenset(fault.spared)
-        family = fault.family + "." if fault.family else ""
-
-        def matches(frame: Frame) -> bool:
-            if (sender and frame.sender != sender) or (receiver and frame.receiver != receiver):
-                return False
-            if frame.sender in spared or frame.receiver in spared:
-                return False
-            return not family or frame.type.startswith(family)
-
-        probability, kind = fault.permille / 1000, fault.kind
-        return Rule(
-            matches=matches,
-            loss_probability=probability if kind is FrameFaultKind.LOSE else 0.0,
-            repeat_probability=probability if kind is FrameFaultKind.REPEAT else 0.0,
-            delay_probability=probability if kind in (FrameFaultKind.DELAY, FrameFaultKind.REORDER) else 0.0,
-            delay_ns=fault.delay_ns,
-            start_ns=self._began_ns + fault.start_ns,
-            end_ns=self._began_ns + fault.end_ns,
-            random=random,
-            on_fired=lambda frame, _: self._count(fault, frame.sender),
-        )
-
-    def _cut_rule(self, fault: Cut) -> Rule:
-        senders, receivers = frozenset(fault.senders), frozenset(fault.receivers)
-
-        def matches(frame: Frame) -> bool:
-            if frame.sender in senders and frame.receiver in receivers:
-                return True
-            return fault.both_ways and frame.sender in receivers and frame.receiver in senders
-
-        return Rule(
-            matches=matches,
-            loss_probability=1.0,
-            start_ns=self._began_ns + fault.start_ns,
-            end_ns=self._began_ns + fault.end_ns,
-            random=Random(0),
-            on_fired=lambda frame, _: self._count(fault, frame.sender),
-        )
-
-    def _slow(self, fault: Slow, random: Random) -> None:
-        def delay() -> int:
-            self._count(fault, fault.node)
-            return random.randint(0, fault.delay_ns)
-
-        began_ns = self._began_ns
-        self._operator.slow(NodeId(fault.node), began_ns + fault.start_ns, began_ns + fault.end_ns, delay)
-
-    def _crash(self, fault: Crash) -> None:
-        name = NodeId(fault.node)
-        self._at(fault, fault.start_ns, lambda: self._operator.crash(name))
-        self._net.at(self._began_ns + fault.end_ns, lambda: self._operator.restart(name))
-
-    def _lose_world(self, fault: WorldCrash, random: Random) -> None:
-        self._at(fault, fault.start_ns, self._operator.lose_world, "world")
-        step_ns = fault.notice_ns // _NOTICE_STEPS
-        for name in self._operator.backends():
-            at_ns = self._began_ns + fault.start_ns + step_ns * random.randint(0, _NOTICE_STEPS)
-            back_ns = max(at_ns, self._began_ns + fault.end_ns) + step_ns * random.randint(0, _NOTICE_STEPS)
-            self._net.at(at_ns, lambda name=name: self._operator.notice_loss(name))  # type: ignore[misc]
-            self._net.at(back_ns, lambda name=name: self._operator.regain_world(name))  # type: ignore[misc]
 
 
 class FaultMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +175,8 @@ class FaultMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slow_us: int = 2_000
     crashes: int = 0
     down_ms: int = 4_000
+    ambushes: int = 0
+    miscounts: int = 0
     world_crashes: int = 0
     notice_ms: int = 3_000
 
@@ -305,7 +204,18 @@ class Participants(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.agents, *self.stations, self.broker)
 
 
+TAGS: Final = tuple(str(message.__struct_config__.tag) for message in MESSAGES)
+
 FAMILIES: Final = ("", "", "", "session", "link", "herald", "pair", "gate")
+
+AMBUSHED: Final = {
+    family: tuple(tag for tag in TAGS if tag.startswith(f"{family}."))
+    for family in ("link", "herald", "pair", "gate", "program")
+}
+"""The messages that ambushes wait for, by family: all that are not sent of themselves."""
+
+AMBUSH_DOUBLINGS: Final = 12
+"""An ambush lasts for up to two to the power of this milliseconds, and a copy comes after up to half as many."""
 
 
 def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> Plan:
@@ -347,7 +257,26 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
         faults.append(Crash(node=random.choice(everybody), **span(mix.down_ms)))
     for _ in range(random.randint(0, mix.world_crashes)):
         faults.append(WorldCrash(notice_ns=mix.notice_ms * MILLISECOND_NS, **span(mix.down_ms)))
+    for _ in range(random.randint(0, mix.miscounts)):
+        faults.append(Miscount(node=random.choice(who.agents), **span(duration_ns // MILLISECOND_NS)))
+    for _ in range(random.randint(0, mix.ambushes)):
+        faults.append(_draw_ambush(random, len(faults) + 1, duration_ns))
     return tuple(faults)
+
+
+def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:
+    longest_ns = MILLISECOND_NS << AMBUSH_DOUBLINGS
+    lasting_ns = random.choice((longest_ns, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS)))
+    copy_after_ns = random.choice((0, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS - 1)))
+    return Ambush(
+        number=number,
+        kind=random.choice(tuple(AmbushKind)),
+        message=random.choice(AMBUSHED[random.choice(tuple(AMBUSHED))]),
+        nth=random.choice((1, 1, 2)),
+        start_ns=random.randint(0, max(0, duration_ns - AMBUSH_NS - lasting_ns - copy_after_ns)),
+        duration_ns=lasting_ns,
+        copy_after_ns=copy_after_ns,
+    )
 
 
 def _draw_frame_fault(mix: FaultMix, who: Participants, random: Random, span: dict[str, int]) -> FrameFault:

@@ -126,6 +126,11 @@ class Simnet:
         seat = self._seats.get(name)
         return seat is not None and seat.stalled_ns > self.now_ns
 
+    def stalled_ns(self, name: NodeId) -> int:
+        """Until when a participant was last stalled, or is; 0 when it never was."""
+        seat = self._seats.get(name)
+        return 0 if seat is None else seat.stalled_ns
+
     def local_ns(self, name: NodeId) -> int:
         """What a participant's own clock shows."""
         clock = self.clocks.get(name)
@@ -147,6 +152,10 @@ class Simnet:
             call(seat.local_ns(self.now_ns))
         else:
             self._push(at_ns, (seat, call))
+
+    def carry(self, frame: Frame, at_ns: int) -> None:
+        """Let a copy of a frame arrive at a time, whatever the fabric would say."""
+        self._push(at_ns, frame)
 
     def touch(self, name: NodeId) -> None:
         """Say, within an event, that a participant was spoken to: it is heard when the event is over."""
