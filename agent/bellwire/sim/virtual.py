@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.agent.station import StationBrain
-from bellwire.protocols.endpoint import Answer, Endpoint
+from bellwire.protocols.endpoint import Answer, AnswerHandler, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
@@ -60,6 +60,30 @@ class _WatchedJournal(Journal):
     def note(self, event: Event) -> None:
         super().note(event)
         self._listener(event)
+
+
+class WatchedEndpoint(Endpoint):
+    """An endpoint whose requests can be looked at: `awaited` has the deadline (own clock) and type of each by its number."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.awaited: dict[int, tuple[int, str]] = {}
+
+    def ask(self, peer: NodeId, request: Request, deadline_ns: int, handler: AnswerHandler) -> int:
+        """Send a request."""
+
+        def answered(answer: Answer) -> None:
+            self.awaited.pop(number, None)
+            handler(answer)
+
+        number = super().ask(peer, request, deadline_ns, answered)
+        self.awaited[number] = (deadline_ns, str(request.__struct_config__.tag))
+        return number
+
+    def abandon(self, number: int) -> None:
+        """Stop repeating a request."""
+        self.awaited.pop(number, None)
+        super().abandon(number)
 
 
 class WorldHardware:
@@ -290,7 +314,8 @@ class VirtualTestbed:
         """Make the endpoint of a new incarnation of a participant."""
         self._epochs += 1
         clock = None if role is Role.BROKER else self._clock
-        return Endpoint(name, role, Epoch(self._epochs), settings=self.session, clock=clock)
+        kind = WatchedEndpoint if self.hardware.watchers else Endpoint
+        return kind(name, role, Epoch(self._epochs), settings=self.session, clock=clock)
 
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""

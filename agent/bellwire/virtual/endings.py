@@ -7,7 +7,7 @@ from typing import Final
 from bellwire.agent.brain import AgentBrain
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.session import SessionState
-from bellwire.sim.virtual import SECOND_NS
+from bellwire.sim.virtual import SECOND_NS, WatchedEndpoint
 from bellwire.virtual.checker import Checker
 
 GRACE_NS: Final = 2 * SECOND_NS
@@ -64,6 +64,16 @@ class Termination(Checker):
                     self._late(node, f"pair {pair.pair_id} in {pair.state.upper()}", now_ns - pair.expires_ns)
 
             self._silent(node, brain)
+            self._overdue(node, brain)
+
+    def _overdue(self, node: NodeId, brain: AgentBrain) -> None:
+        """A request that nobody answers ends at its deadline."""
+        now_ns = self.oracle.bed.net.local_ns(node)
+        assert isinstance(brain.endpoint, WatchedEndpoint)
+        for deadline_ns, what in brain.endpoint.awaited.values():
+            if now_ns > deadline_ns:
+                late_s = (now_ns - deadline_ns) / 1e9
+                self.violate(f"{node} awaits the answer to a {what}, {late_s:.1f} s after its deadline")
 
     def _silent(self, node: NodeId, brain: AgentBrain) -> None:
         """A peer that has been silent for too long is lost."""

@@ -265,12 +265,14 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
 
 
 def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:
-    longest_ns = MILLISECOND_NS << AMBUSH_DOUBLINGS
-    lasting_ns = random.choice((longest_ns, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS)))
+    kind = random.choice(tuple(AmbushKind))
+    lasting_ns = MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS)
+    if kind in (AmbushKind.LOSE, AmbushKind.CUT):
+        lasting_ns = random.choice((lasting_ns, MILLISECOND_NS << AMBUSH_DOUBLINGS))
     copy_after_ns = random.choice((0, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS - 1)))
     return Ambush(
         number=number,
-        kind=random.choice(tuple(AmbushKind)),
+        kind=kind,
         message=random.choice(AMBUSHED[random.choice(tuple(AMBUSHED))]),
         nth=random.choice((1, 1, 2)),
         start_ns=random.randint(0, max(0, duration_ns - AMBUSH_NS - lasting_ns - copy_after_ns)),
