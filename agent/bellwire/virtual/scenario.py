@@ -88,8 +88,8 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     idle_permille: Permille = 100
     """Pairs that are asked for and left to expire."""
     held_permille: Permille = 0
-    """Pairs that are held for up to `held_ms` before they are measured."""
-    held_ms: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
+    """Pairs that are held for up to `held_ms` before they are used."""
+    held_ms: Annotated[int, Meta(ge=1, le=1_000_000)] = 3_500
     hasty_permille: Permille = 200
     """Pairs of which each half is measured as soon as its own end says OK."""
     pause_ms: Annotated[float, Meta(gt=0.0, le=1e9)] = 500.0

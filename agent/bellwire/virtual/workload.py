@@ -151,6 +151,7 @@ class Workload:
             if random.randrange(1000) < self._table.given_pair_permille:
                 oks = yield from self._create(source, target, 1)
                 pair_id = oks[0][0].pair_id if oks else PairId("")
+                yield from self._hold(random)
             yield from self._teleport(random, number, held[0], held[1], pair_id)
         for node in (source, target):
             yield from self._release(node, f"r{number}", f"c{number}")
@@ -236,10 +237,14 @@ class Workload:
         oks = yield from self._create(source, target, number)
         if random.randrange(1000) < self._table.idle_permille:
             return
-        if random.randrange(1000) < self._table.held_permille:
-            yield Sleep(duration_ns=random.randint(1, self._table.held_ms) * 1_000_000)
+        yield from self._hold(random)
         for ok in oks:
             yield from self._measure(random, source, target, ok)
+
+    def _hold(self, random: Random) -> Work:
+        """Hold a pair for a while, or not."""
+        if random.randrange(1000) < self._table.held_permille:
+            yield Sleep(duration_ns=random.randint(1, self._table.held_ms) * 1_000_000)
 
     def _hurry(self, random: Random, source: NodeId, target: NodeId) -> Work:
         """Measure each half of a pair as soon as its own end says OK."""
