@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Coroutine, Iterator, Mapping
@@ -44,6 +45,12 @@ def _check_timeout(seconds: float) -> float:
     """What a range lets through in some versions of the parser is refused too: nan."""
     duration_ns(seconds)
     return seconds
+
+
+def _check_latency(microseconds: float | None) -> float | None:
+    if microseconds is not None and not math.isfinite(microseconds):
+        raise ConfigError(f"--latency-us {microseconds}: expected a number of microseconds")
+    return microseconds
 
 
 Timeout = Annotated[
@@ -277,7 +284,12 @@ def run_command(
     jobs: Annotated[int, typer.Option(min=0, help="With --virtual: processes; 0 for as many as there are cores.")] = 0,
     latency_us: Annotated[
         float | None,
-        typer.Option(min=0.001, max=1e6, help="With --virtual: microseconds that a message takes. [default: 100]"),
+        typer.Option(
+            min=0.001,
+            max=1e6,
+            callback=_check_latency,
+            help="With --virtual: microseconds that a message takes. [default: 100]",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

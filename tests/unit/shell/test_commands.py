@@ -98,6 +98,7 @@ def test_version_names_package_and_protocol(capsys: pytest.CaptureFixture[str]) 
         (("run", "bell.toml", "--jobs", "1"), "--jobs needs --virtual"),
         (("run", "bell.toml", "--latency-us", "1"), "--latency-us needs --virtual"),
         (("run", "bell.toml", "--virtual", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("run", "bell.toml", "--virtual", "testbed.toml", "--latency-us", "nan"), "--latency-us"),
         (("run", "eve.toml", "--virtual", "testbed.toml"), "testbed.toml: has no node 'eve', which eve asks for"),
         (("up", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("agent", "none.toml"), "none.toml: cannot be read: No such file or directory"),
