@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -18,6 +18,9 @@ from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
 Seed = Annotated[int, Meta(ge=0)]
+
+APPLICATION_TIMEOUT_MS: Final = 2_000.0
+"""How long an agent tries to tell an application of a pair, unless its file says otherwise."""
 
 
 class BackendTable(Table, frozen=True, kw_only=True):
@@ -96,7 +99,7 @@ class AgentConfig(NodeFile, frozen=True, kw_only=True):
     """An agent's configuration file. Paths are relative to the file's folder."""
 
     links: dict[str, LinkTable] = {}
-    application_timeout_ms: Milliseconds = 2_000.0
+    application_timeout_ms: Milliseconds = APPLICATION_TIMEOUT_MS
 
 
 class StationLinkTable(Table, frozen=True, kw_only=True):

@@ -7,26 +7,34 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
+import msgspec
 from msgspec import Meta
 
-from bellwire.agent.config import LinkTimes, Seed, TimeScale
+from bellwire.agent.config import APPLICATION_TIMEOUT_MS, LinkTable, LinkTimes, Seed, StationLinkTable, TimeScale
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
+from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
-from bellwire.shell.config import SessionTable, Table, Text, load_config, to_toml
+from bellwire.protocols.station import StationLink
+from bellwire.shell.config import SessionTable, Table, Text, load_config, nanoseconds, to_toml
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.topology import MAX_QUBITS_PER_NODE, WorldLink, WorldNode, check_topology
+from bellwire.sim.virtual import SECOND_NS, VirtualTestbed
 from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, generate, load_public
 
 WORLD = NodeId("world")
 OBSERVER = NodeId("observer")
 CLIENT_FILE = "client.toml"
 RESERVED = (BROKER, WORLD, OBSERVER)
+LATENCY_NS: Final = 100_000
+"""How long a message takes in virtual time, unless another time is asked for: light in 20 km of fibre."""
+READY_NS: Final = 30 * SECOND_NS
+"""How much virtual time may pass until a testbed is ready."""
 
 QubitCount = Annotated[int, Meta(ge=0, le=MAX_QUBITS_PER_NODE)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -157,6 +165,79 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedLink:
+    """A link of a testbed, and what its ends and its station are told of it: on daemons and in virtual time alike."""
+
+    link_id: LinkId
+    ends: tuple[NodeId, NodeId]
+    station: NodeId
+    model: str
+    at_end: dict[NodeId, LinkTable]
+    at_station: StationLinkTable
+
+    def settings(self, end: NodeId) -> LinkSettings:
+        """What the agent at an end makes of it."""
+        return self.at_end[end].settings(self.link_id)
+
+    def served(self) -> StationLink:
+        """What the station makes of it."""
+        return self.at_station.settings(self.link_id)
+
+
+def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
+    """What everybody is told of the links of a testbed."""
+    return [_plan_link(LinkId(name), link, preset) for name, link in config.links.items()]
+
+
+def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
+    primary, secondary = link.ends
+    goodness = link.goodness
+    if goodness is None:
+        goodness = round(LinkPhysics.of(preset.links[link.model]).fidelity_ratio, 9)
+    times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
+    return PlannedLink(
+        link_id=link_id,
+        ends=link.ends,
+        station=link.station,
+        model=link.model,
+        at_end={
+            end: LinkTable(peer=peer, station=link.station, primary=end == primary, goodness=goodness, **times)
+            for end, peer in ((primary, secondary), (secondary, primary))
+        },
+        at_station=StationLinkTable(primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms),
+    )
+
+
+def virtual_testbed(
+    config: TestbedConfig, preset: Preset, *, seed: int | None = None, latency_ns: int = LATENCY_NS
+) -> VirtualTestbed:
+    """Make in virtual time what `bellwire up` starts as daemons, and let time pass until all of it is ready.
+
+    World time runs as fast as the participants' own: `time_scale` is for daemons, who would have to wait.
+
+    Args:
+        seed: of every chance in the world; that of the testbed's file when none is given.
+        latency_ns: how long a message takes from one participant to another.
+
+    Raises:
+        Stuck: when the testbed does not become ready.
+    """
+    bed = VirtualTestbed(
+        preset=preset,
+        nodes={NodeId(name): node for name, node in config.nodes.items()},
+        links=plan_links(config, preset),
+        seed=config.seed if seed is None else seed,
+        latency_ns=latency_ns,
+        session=config.session.settings(),
+        application_timeout_ns=nanoseconds(APPLICATION_TIMEOUT_MS),
+        clocks={},
+    )
+    endpoints = [bed.brain(NodeId(name)).endpoint for name in (*bed.stations, *bed.agents)]
+    bed.net.run_until(lambda: all(endpoint.is_up(BROKER) for endpoint in endpoints), limit_ns=READY_NS)
+    return bed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """Where a broker or a world listens, and how the others reach it."""
 
@@ -202,7 +283,7 @@ class _Writer:
     ) -> None:
         self._path = path
         self._config = config
-        self._preset = preset
+        self._links = plan_links(config, preset)
         self._directory = directory
         self._keys = directory / "keys"
         self._broker = broker
@@ -302,35 +383,14 @@ class _Writer:
         }
 
     def _agent_links(self, name: str) -> dict[str, Any]:
-        links = {}
-        for link_id, link in self._config.links.items():
-            if name not in link.ends:
-                continue
-            goodness = link.goodness
-            if goodness is None:
-                goodness = round(LinkPhysics.of(self._preset.links[link.model]).fidelity_ratio, 9)
-            times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
-            links[link_id] = {
-                "peer": link.ends[1] if name == link.ends[0] else link.ends[0],
-                "station": link.station,
-                "primary": name == link.ends[0],
-                "goodness": goodness,
-                **times,
-            }
-        return {"links": links}
+        ends = {link.link_id: link.at_end for link in self._links}
+        return {
+            "links": {link_id: msgspec.to_builtins(end[NodeId(name)]) for link_id, end in ends.items() if name in end}
+        }
 
     def _station_links(self, name: str) -> dict[str, Any]:
-        return {
-            "links": {
-                link_id: {
-                    "primary": link.ends[0],
-                    "secondary": link.ends[1],
-                    "report_timeout_ms": link.report_timeout_ms,
-                }
-                for link_id, link in self._config.links.items()
-                if link.station == name
-            }
-        }
+        served = {link.link_id: link.at_station for link in self._links if link.station == name}
+        return {"links": msgspec.to_builtins(served)}
 
     def _client_file(self) -> dict[str, Any]:
         return {

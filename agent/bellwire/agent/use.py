@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from bellwire.client.net import Network, Pair
+    from bellwire.client.program import Program
 
 app = typer.Typer()
 
@@ -42,6 +45,12 @@ def _check_timeout(seconds: float) -> float:
     """What a range lets through in some versions of the parser is refused too: nan."""
     duration_ns(seconds)
     return seconds
+
+
+def _check_latency(microseconds: float | None) -> float | None:
+    if microseconds is not None and not math.isfinite(microseconds):
+        raise ConfigError(f"--latency-us {microseconds}: expected a number of microseconds")
+    return microseconds
 
 
 Timeout = Annotated[
@@ -265,6 +274,23 @@ def run_command(
     variant: Annotated[Variant, typer.Option(help="How gates between nodes are teleported.")] = Variant.SYMMETRIC,
     timeout: Timeout = 10.0,
     client: Client = None,
+    virtual: Annotated[
+        Path | None,
+        typer.Option("--virtual", metavar="TESTBED.toml", help="Run on this testbed in virtual time, without daemons."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="With --virtual: of every chance. [default: the testbed's]")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=0, help="With --virtual: processes; 0 for as many as there are cores.")] = 0,
+    latency_us: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1e6,
+            callback=_check_latency,
+            help="With --virtual: microseconds that a message takes. [default: 100]",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a distributed program, and count the bits that its shots gave.
@@ -276,11 +302,34 @@ def run_command(
         steps = [["h", "alice.c"], ["cx", "alice.c", "bob.t"], ["measure", "alice.c"], ["measure", "bob.t"]]
 
     Example: `bellwire run examples/two-nodes/bell.toml --shots 100`
+
+    With --virtual the same agents run in virtual time instead of as daemons, on the testbed that `bellwire up` would start.
+    World time then runs as fast as theirs, whatever the testbed's time_scale. The same seed gives the same counts.
+
+    Example: `bellwire run examples/two-nodes/bell.toml --virtual examples/two-nodes/testbed.toml --shots 10000`
     """
     from bellwire.client.program import load_program
 
     loaded = load_program(program)
-    path = find_client(client)
+    if virtual is not None:
+        told = _run_virtual(loaded, virtual, shots, variant, timeout, seed, jobs, latency_us)
+    else:
+        for option, value in (("--seed", seed), ("--jobs", jobs or None), ("--latency-us", latency_us)):
+            if value is not None:
+                raise ConfigError(f"{option} needs --virtual: daemons have it from the testbed's file, or not at all")
+        told = _run_daemons(loaded, find_client(client), shots, variant, timeout)
+    if json:
+        show_json(told)
+        return
+    rows = [(bits or "(none)", count, f"{count / shots:.4f}") for bits, count in told["counts"].items()]
+    passed = f", {told['virtual_seconds']:.3f} s of virtual time" if told["virtual"] else ""
+    title = (
+        f"{loaded.name}: {shots} shots in {told['seconds']:.3f} s{passed}, {loaded.teleported} teleported gates in each"
+    )
+    show_table(title, (" ".join(told["bits"]) or "bits", "count", "share"), rows)
+
+
+def _run_daemons(loaded: Program, path: Path, shots: int, variant: Variant, timeout_s: float) -> dict[str, Any]:
     started = time.perf_counter()
 
     async def work() -> dict[str, int]:
@@ -294,16 +343,47 @@ def run_command(
                     loaded,
                     shots=shots,
                     variant=variant.value,
-                    timeout_s=timeout,
+                    timeout_s=timeout_s,
                     on_shot=lambda: progress.advance(task),
                 )
 
-    counts = dict(sorted(_wait(work()).items()))
-    seconds = time.perf_counter() - started
-    names = [str(operand) for operand in loaded.measured]
-    if json:
-        show_json({"program": loaded.name, "shots": shots, "bits": names, "counts": counts, "seconds": seconds})
-        return
-    rows = [(bits or "(none)", count, f"{count / shots:.4f}") for bits, count in counts.items()]
-    title = f"{loaded.name}: {shots} shots in {seconds:.3f} s, {loaded.teleported} teleported gates in each"
-    show_table(title, (" ".join(names) or "bits", "count", "share"), rows)
+    counts = _wait(work())
+    return {**_ran(loaded, shots, counts, time.perf_counter() - started), "virtual": False}
+
+
+def _run_virtual(
+    loaded: Program,
+    testbed: Path,
+    shots: int,
+    variant: Variant,
+    timeout_s: float,
+    seed: int | None,
+    jobs: int,
+    latency_us: float | None,
+) -> dict[str, Any]:
+    from bellwire.agent.shots import VirtualRun
+    from bellwire.agent.testbed import LATENCY_NS
+
+    started = time.perf_counter()
+    latency_ns = LATENCY_NS if latency_us is None else round(latency_us * 1e3)
+    run = VirtualRun.load(loaded, testbed, seed=seed, latency_ns=latency_ns, variant=variant.value, timeout_s=timeout_s)
+    with _progress(f"running {loaded.name}", shots) as (progress, task):
+        counts = run.shots(shots, jobs=jobs or os.cpu_count() or 1, on_shots=lambda done: progress.advance(task, done))
+    return {
+        **_ran(loaded, shots, counts.bits, time.perf_counter() - started),
+        "virtual": True,
+        "virtual_seconds": counts.virtual_ns / 1e9,
+        "seed": run.seed,
+        "latency_us": latency_ns / 1e3,
+    }
+
+
+def _ran(loaded: Program, shots: int, counts: Mapping[str, int], seconds: float) -> dict[str, Any]:
+    """What is told of a program's shots, wherever they were made."""
+    return {
+        "program": loaded.name,
+        "shots": shots,
+        "bits": [str(operand) for operand in loaded.measured],
+        "counts": dict(sorted(counts.items())),
+        "seconds": seconds,
+    }

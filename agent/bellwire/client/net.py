@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bellwire.client.config import ClientConfig
-from bellwire.client.participant import Participant
+from bellwire.client.participant import Participant, SocketParticipant
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, CreateId, NodeId, PairId, node_id
 from bellwire.protocols.instructions import BellState
@@ -354,7 +354,7 @@ async def connect(
         directory = path.parent
         config = load_config(path, ClientConfig)
     base = directory or Path()
-    participant = Participant(
+    participant = SocketParticipant(
         server=BROKER,
         endpoint=config.broker.endpoint,
         server_key=base / config.broker.key,

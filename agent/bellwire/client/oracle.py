@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bellwire.client.config import ClientConfig
-from bellwire.client.participant import Participant
+from bellwire.client.participant import Participant, SocketParticipant
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import NodeId, QubitName
 from bellwire.shell.config import load_config
@@ -57,7 +57,7 @@ async def observe(
     if config.world is None:
         raise ConfigError("this client.toml names no [world]: only simulated testbeds have one")
     base = directory or Path()
-    participant = Participant(
+    participant = SocketParticipant(
         server=WORLD,
         endpoint=config.world.endpoint,
         server_key=base / config.world.key,

@@ -1,10 +1,10 @@
-"""One participant over a real socket: an endpoint, its connection and its driver. Requests become awaitables."""
+"""A participant on the event loop: an endpoint whose requests are awaitables, and the one that has a real socket."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 from bellwire.protocols.codec import Codec
@@ -12,7 +12,7 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError, TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.messages import Reply, Request
-from bellwire.protocols.session import Loss, SessionSettings
+from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.connection import Connection
 from bellwire.transport.driver import Driver
@@ -22,51 +22,24 @@ R = TypeVar("R", bound=Reply)
 SECOND_NS = 1_000_000_000
 
 
-class Participant:
-    """An endpoint on the event loop, connected to one server (a broker or a world)."""
+class Participant(ABC):
+    """An endpoint on the running event loop, in session with one server: a broker or a world."""
 
-    def __init__(
-        self,
-        *,
-        server: NodeId,
-        endpoint: str,
-        server_key: Path,
-        secret_key: Path,
-        codec: Codec | None = None,
-        settings: SessionSettings | None = None,
-    ) -> None:
-        keys = load_secret(secret_key)
+    def __init__(self, server: NodeId, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self._server = server
-        self._where = endpoint
-        self.endpoint = Endpoint(keys.name, keys.role, new_epoch(), codec=codec, settings=settings, clock=server)
-        public = load_public(server_key)
-        self._refused = ""
-        self._connection = Connection(
-            endpoint, keys, public.public, self._deliver, drained=self._drained, report=self._note_refusal
-        )
-        self._driver = Driver(self.endpoint, self._connection.send)
-        self._driver.failed.add_done_callback(self._broken)
         self._waiting: set[asyncio.Future[Answer]] = set()
         self._up = asyncio.Event()
-        self.endpoint.on_peer_up.append(self._peer_up)
-        self.endpoint.on_peer_lost.append(self._peer_lost)
+        endpoint.on_peer_up.append(self._peer_up)
+        endpoint.on_peer_lost.append(self._peer_lost)
 
-    def _broken(self, failed: asyncio.Future[None]) -> None:
-        """The machine under all requests has failed: so do they."""
-        error = None if failed.cancelled() else failed.exception()
-        if error is not None:
-            for future in self._waiting:
-                if not future.done():
-                    future.set_exception(error)
+    @abstractmethod
+    def _now_ns(self) -> int:
+        """What the endpoint's own clock shows."""
 
-    def _deliver(self, peer: NodeId, data: bytes) -> None:
-        self._driver.deliver(peer, data)
-
-    def _drained(self) -> None:
-        self._driver.poke()
-
-    def _note_refusal(self, why: str) -> None:
-        self._refused = why
+    @abstractmethod
+    def _flush(self) -> None:
+        """Carry what the endpoint has to say."""
 
     def _peer_up(self, peer: NodeId) -> None:
         if peer == self._server:
@@ -76,22 +49,28 @@ class Participant:
         if peer == self._server:
             self._up.clear()
 
-    async def start(self, timeout_s: float) -> None:
-        """Connect and greet the server.
+    async def _greet(self, timeout_s: float) -> None:
+        """Greet the server.
 
         Raises:
-            TransportError: when it does not answer in time.
+            TimeoutError: when it does not answer in time.
         """
-        self._connection.start()
-        self.endpoint.begin(local_time_ns())
+        self.endpoint.begin(self._now_ns())
         self.endpoint.keep_session(self._server)
-        self._driver.poke()
-        try:
-            await asyncio.wait_for(self._up.wait(), timeout_s)
-        except TimeoutError:
-            await self.close()
-            why = self._refused or (f"is it running, and is the key of {self.endpoint.node} among its authorized keys?")
-            raise TransportError(f"no {self._server} answers at {self._where} within {timeout_s:g} s: {why}") from None
+        self._flush()
+        await asyncio.wait_for(self._up.wait(), timeout_s)
+
+    def _part(self) -> None:
+        """Say goodbye to everybody."""
+        self.endpoint.begin(self._now_ns())
+        self.endpoint.close()
+        self._flush()
+
+    def _break(self, error: BaseException) -> None:
+        """The machine under all requests has failed: so do they."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
 
     async def ask(self, peer: NodeId, request: Request, expected: type[R], *, timeout_s: float) -> R:
         """Send a request and wait for its answer.
@@ -105,10 +84,10 @@ class Participant:
             if not future.done():
                 future.set_result(answer)
 
-        now_ns = local_time_ns()
+        now_ns = self._now_ns()
         self.endpoint.begin(now_ns)
         number = self.endpoint.ask(peer, request, now_ns + int(timeout_s * SECOND_NS), answered)
-        self._driver.poke()
+        self._flush()
         self._waiting.add(future)
         try:
             answer = await future
@@ -123,18 +102,66 @@ class Participant:
             raise TypeError(f"{type(answer).__name__} came where {expected.__name__} was expected")
         return answer
 
+
+class SocketParticipant(Participant):
+    """A participant over a real socket: an endpoint, its connection and its driver."""
+
+    def __init__(
+        self,
+        *,
+        server: NodeId,
+        endpoint: str,
+        server_key: Path,
+        secret_key: Path,
+        codec: Codec | None = None,
+    ) -> None:
+        keys = load_secret(secret_key)
+        super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec, clock=server))
+        self._where = endpoint
+        public = load_public(server_key)
+        self._refused = ""
+        self._connection = Connection(
+            endpoint, keys, public.public, self._deliver, drained=self._drained, report=self._note_refusal
+        )
+        self._driver = Driver(self.endpoint, self._connection.send)
+        self._driver.failed.add_done_callback(self._broken)
+
+    def _now_ns(self) -> int:
+        return local_time_ns()
+
+    def _flush(self) -> None:
+        self._driver.poke()
+
+    def _broken(self, failed: asyncio.Future[None]) -> None:
+        error = None if failed.cancelled() else failed.exception()
+        if error is not None:
+            self._break(error)
+
+    def _deliver(self, peer: NodeId, data: bytes) -> None:
+        self._driver.deliver(peer, data)
+
+    def _drained(self) -> None:
+        self._driver.poke()
+
+    def _note_refusal(self, why: str) -> None:
+        self._refused = why
+
+    async def start(self, timeout_s: float) -> None:
+        """Connect and greet the server.
+
+        Raises:
+            TransportError: when it does not answer in time.
+        """
+        self._connection.start()
+        try:
+            await self._greet(timeout_s)
+        except TimeoutError:
+            await self.close()
+            why = self._refused or (f"is it running, and is the key of {self.endpoint.node} among its authorized keys?")
+            raise TransportError(f"no {self._server} answers at {self._where} within {timeout_s:g} s: {why}") from None
+
     async def close(self) -> None:
         """Say goodbye to everybody and disconnect."""
-        self.endpoint.begin(local_time_ns())
-        self.endpoint.close()
-        self._driver.poke()
+        self._part()
         self._driver.close()
         await self._connection.close()
-
-    async def __aenter__(self) -> Participant:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()

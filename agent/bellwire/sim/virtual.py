@@ -259,6 +259,65 @@ class VirtualLink:
     attempts: int = 1
     goodness: float = 1.0
 
+    def settings(self, end: NodeId) -> LinkSettings:
+        """What the agent at an end is told of it."""
+        primary, secondary = self.ends
+        return LinkSettings(
+            link_id=self.link_id,
+            peer=secondary if end == primary else primary,
+            station=self.station,
+            primary=end == primary,
+            scheme=self.scheme,
+            attempts=self.attempts,
+            goodness=self.goodness,
+        )
+
+    def served(self) -> StationLink:
+        """What its station is told of it."""
+        primary, secondary = self.ends
+        return StationLink(link_id=self.link_id, primary=primary, secondary=secondary)
+
+
+class NodeCapable(Protocol):
+    """What a virtual testbed is told of a node: the preset's model, and its qubits."""
+
+    @property
+    def model(self) -> str:
+        """The preset's model of it."""
+
+    @property
+    def communication(self) -> int:
+        """How many communication qubits it has."""
+
+    def qubits(self) -> dict[QubitName, QubitKind]:
+        """Its qubits by name."""
+
+
+class LinkCapable(Protocol):
+    """What a virtual testbed is told of a link. The first end is primary."""
+
+    @property
+    def link_id(self) -> LinkId:
+        """Its name."""
+
+    @property
+    def ends(self) -> tuple[NodeId, NodeId]:
+        """The nodes that it joins."""
+
+    @property
+    def station(self) -> NodeId:
+        """The station between them."""
+
+    @property
+    def model(self) -> str:
+        """The preset's model of it."""
+
+    def settings(self, end: NodeId) -> LinkSettings:
+        """What the agent at an end is told of it."""
+
+    def served(self) -> StationLink:
+        """What its station is told of it."""
+
 
 class VirtualTestbed:
     """Agents, stations and a world in virtual time.
@@ -270,19 +329,21 @@ class VirtualTestbed:
         self,
         *,
         preset: Preset,
-        nodes: Mapping[NodeId, VirtualNode],
-        links: Sequence[VirtualLink],
+        nodes: Mapping[NodeId, NodeCapable],
+        links: Sequence[LinkCapable],
         seed: int,
         latency_ns: int = 100_000,
         rules: Sequence[Rule] = (),
         time_scale: float = 1.0,
         start_ns: int = SECOND_NS,
         session: SessionSettings | None = None,
+        application_timeout_ns: int = 5 * SECOND_NS,
         clocks: Mapping[NodeId, SkewedClock] | None = None,
         trace: Trace | None = None,
         watchers: Sequence[WatcherCapable] = (),
     ) -> None:
         self.session = session or SessionSettings()
+        self._application_timeout_ns = application_timeout_ns
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
@@ -319,11 +380,7 @@ class VirtualTestbed:
 
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
-        served = [
-            StationLink(link_id=link.link_id, primary=link.ends[0], secondary=link.ends[1])
-            for link in self._links
-            if link.station == name
-        ]
+        served = [link.served() for link in self._links if link.station == name]
         brain = StationBrain(self.endpoint(name, Role.STATION), served)
         self.stations[name] = brain
         self._start(name, brain)
@@ -332,7 +389,8 @@ class VirtualTestbed:
     def start_agent(self, name: NodeId) -> AgentBrain:
         """Start an agent, or start it again after `crash`."""
         endpoint = self.endpoint(name, Role.AGENT)
-        brain = AgentBrain(endpoint, self._settings_of(name), application_timeout_ns=5 * SECOND_NS)
+        links = [link.settings(name) for link in self._links if name in link.ends]
+        brain = AgentBrain(endpoint, links, application_timeout_ns=self._application_timeout_ns)
         self.agents[name] = brain
         self._start(name, brain)
         return brain
@@ -348,21 +406,6 @@ class VirtualTestbed:
     def _noted(self, name: NodeId, event: Event) -> None:
         for watcher in self.hardware.watchers:
             watcher.noted(name, event)
-
-    def _settings_of(self, name: NodeId) -> list[LinkSettings]:
-        return [
-            LinkSettings(
-                link_id=link.link_id,
-                peer=link.ends[1] if link.ends[0] == name else link.ends[0],
-                station=link.station,
-                primary=link.ends[0] == name,
-                scheme=link.scheme,
-                attempts=link.attempts,
-                goodness=link.goodness,
-            )
-            for link in self._links
-            if name in link.ends
-        ]
 
     def communication(self, name: NodeId) -> int:
         """How many communication qubits a node has."""

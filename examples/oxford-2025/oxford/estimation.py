@@ -134,6 +134,14 @@ def mean_and_error(samples: Iterable[float]) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(values))
 
 
+def pooled(parts: Sequence[Estimate]) -> Estimate:
+    """Give what independent estimates of one number say together, each with the weight of its shots."""
+    shots = sum(part.shots for part in parts)
+    value = sum(part.value * part.shots for part in parts) / shots
+    sigma = math.sqrt(sum((part.sigma * part.shots) ** 2 for part in parts)) / shots
+    return Estimate(value=value, sigma=sigma, shots=shots)
+
+
 def rate_above_dead_time(waits: Sequence[float]) -> Estimate:
     """Give the rate of an exponential waiting time that begins after an unknown dead time, from at least three waits.
 

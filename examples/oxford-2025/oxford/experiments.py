@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, TypeVar
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from bellwire.sim.states import ComplexArray, FloatArray, bell_vector, state_fidelity
 from oxford import estimation, model
-from oxford.circuits import MARKED, Circuit, cz, grover
+from oxford.circuits import MARKED, Circuit, cz, grover, iswap, swap
 from oxford.lab import Lab
 from oxford.paulis import average_fidelity, process_fidelity, transfer_of_choi
-from oxford.published import BELL, CZ, GROVER, RATE, Published
-from oxford.tomography import Estimate, Plan, Setting
+from oxford.published import BELL, CZ, GROVER, ISWAP, RATE, SWAP, Published
+from oxford.tomography import NO_ESTIMATE, Estimate, Plan, Setting
 
 Advance = Callable[[str], None]
 """Told, after each shot, which row the shot was for."""
@@ -29,20 +29,20 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Shots:
-    """How often each setting of each row is measured. The defaults take some 3,300 pairs.
+    """How often each setting of each row is measured. The defaults take some 2,400 pairs.
 
-    `exact` shots of a row are those whose state is read from the world.
+    `exact` shots of a row are those whose state is read from the world; without any, nothing is said of it.
     """
 
-    bell_per_basis: int = 100
-    cz_per_setting: int = 4
-    grover_per_item: int = 50
-    iswap_per_operator: int = 16
-    swap_per_operator: int = 12
-    exact: int = 30
+    bell_per_basis: int = 80
+    cz_per_setting: int = 3
+    grover_per_item: int = 40
+    iswap_per_operator: int = 12
+    swap_per_operator: int = 8
+    exact: int = 20
 
     def scaled(self, factor: float) -> Shots:
-        """Give so many times the shots, at least 2 of each setting."""
+        """Give so many times the shots, at least 2 of each setting that has any."""
         return Shots(
             bell_per_basis=_times(self.bell_per_basis, factor),
             cz_per_setting=_times(self.cz_per_setting, factor),
@@ -75,21 +75,25 @@ class Shots:
     @property
     def grover_exact(self) -> int:
         """Exact shots for each marked item."""
-        return max(2, self.exact // len(MARKED))
+        return max(2, self.exact // len(MARKED)) if self.exact else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row: what we measured, what the world's exact state says (None where it says nothing), what the paper reports."""
+    """A row: what we measured, what the world's exact state says, what the paper reports.
+
+    `virtual` is what we measured in virtual time, when `ours` is of daemons.
+    """
 
     published: Published
     ours: Estimate
     exact: Estimate
     pairs: int
+    virtual: Estimate = NO_ESTIMATE
 
 
 def _times(number: int, factor: float) -> int:
-    return max(2, round(number * factor))
+    return max(2, round(number * factor)) if number else 0
 
 
 def shuffled(items: Sequence[_Item], times: int, random: Random) -> list[_Item]:
@@ -99,7 +103,7 @@ def shuffled(items: Sequence[_Item], times: int, random: Random) -> list[_Item]:
     return order
 
 
-async def bell_pairs(lab: Lab, shots: Shots, time_scale: float, random: Random, advance: Advance) -> list[Row]:
+async def bell_pairs(lab: Lab, shots: Shots, random: Random, advance: Advance) -> list[Row]:
     """Measure the remote pair's fidelity from parities in XX, YY and ZZ, and the rate of pairs in world time.
 
     Waiting times are a dead time (classical latency, and the pair's first attempt) and an exponential on top. The rate is
@@ -123,14 +127,14 @@ async def bell_pairs(lab: Lab, shots: Shots, time_scale: float, random: Random, 
         Row(published=BELL, ours=estimation.bell_fidelity(parities), exact=mean_estimate(exact), pairs=pairs),
         Row(
             published=RATE,
-            ours=Estimate(value=rate.value / time_scale, sigma=rate.sigma / time_scale, shots=rate.shots),
-            exact=Estimate(value=math.nan, sigma=math.nan, shots=0),
+            ours=replace(rate, value=rate.value / lab.time_scale, sigma=rate.sigma / lab.time_scale),
+            exact=NO_ESTIMATE,
             pairs=0,
         ),
     ]
 
 
-async def teleported_cz(lab: Lab, shots: Shots, random: Random, advance: Advance) -> Row:
+async def teleported_cz(lab: Lab, shots: Shots, random: Random, advance: Advance) -> list[Row]:
     """Measure the teleported CZ by process tomography."""
     circuit, plan = cz(), Plan()
     counts: dict[Setting, FloatArray] = {setting: np.zeros(4) for setting in plan.settings}
@@ -140,10 +144,10 @@ async def teleported_cz(lab: Lab, shots: Shots, random: Random, advance: Advance
         advance("CZ")
     ours = plan.average_gate_fidelity(counts, circuit.unitary())
     exact = await exact_fidelity(lab, circuit, shots.exact, lambda: advance("CZ"))
-    return Row(published=CZ, ours=ours, exact=exact, pairs=ours.shots + shots.exact)
+    return [Row(published=CZ, ours=ours, exact=exact, pairs=ours.shots + shots.exact)]
 
 
-async def grover_search(lab: Lab, shots: Shots, random: Random, advance: Advance) -> Row:
+async def grover_search(lab: Lab, shots: Shots, random: Random, advance: Advance) -> list[Row]:
     """Measure how often Grover's search reads the marked item, averaged over the four."""
     hits: dict[str, list[int]] = {marked: [] for marked in MARKED}
     zero = Setting(inputs=("0", "0"), basis="ZZ")
@@ -157,10 +161,20 @@ async def grover_search(lab: Lab, shots: Shots, random: Random, advance: Advance
         exact.append(float(state[int(marked, 2), int(marked, 2)].real))
         advance("Grover")
     ours = estimation.success(hits)
-    return Row(published=GROVER, ours=ours, exact=mean_estimate(exact), pairs=2 * (ours.shots + len(exact)))
+    return [Row(published=GROVER, ours=ours, exact=mean_estimate(exact), pairs=2 * (ours.shots + len(exact)))]
 
 
-async def clifford(
+async def iswap_gate(lab: Lab, shots: Shots, random: Random, advance: Advance) -> list[Row]:
+    """Measure iSWAP by direct fidelity estimation."""
+    return [await _clifford(lab, iswap(), ISWAP, shots.iswap_per_operator, shots.exact, random, advance)]
+
+
+async def swap_gate(lab: Lab, shots: Shots, random: Random, advance: Advance) -> list[Row]:
+    """Measure SWAP by direct fidelity estimation."""
+    return [await _clifford(lab, swap(), SWAP, shots.swap_per_operator, shots.exact, random, advance)]
+
+
+async def _clifford(
     lab: Lab, circuit: Circuit, published: Published, per_operator: int, exact: int, random: Random, advance: Advance
 ) -> Row:
     """Measure a Clifford circuit by direct fidelity estimation over the stabilisers of its Choi state."""
@@ -175,6 +189,16 @@ async def clifford(
     true = await exact_fidelity(lab, circuit, exact, lambda: advance(circuit.name))
     pairs = circuit.teleported_gates * (ours.shots + exact)
     return Row(published=published, ours=ours, exact=true, pairs=pairs)
+
+
+MEASUREMENTS: Final[dict[str, Callable[[Lab, Shots, Random, Advance], Awaitable[list[Row]]]]] = {
+    "Bell pairs": bell_pairs,
+    "CZ": teleported_cz,
+    "Grover": grover_search,
+    "iSWAP": iswap_gate,
+    "SWAP": swap_gate,
+}
+"""What is measured, by the names that `Shots.totals` has: each gives the rows that it is about."""
 
 
 async def exact_fidelity(lab: Lab, circuit: Circuit, shots: int, advance: Callable[[], None]) -> Estimate:
@@ -193,7 +217,9 @@ def choi_fidelity(choi: ComplexArray, circuit: Circuit) -> float:
 
 
 def mean_estimate(samples: Sequence[float]) -> Estimate:
-    """Give the mean of samples, at least two, with its standard error."""
+    """Give the mean of samples, none or at least two, with its standard error."""
+    if not samples:
+        return NO_ESTIMATE
     mean, error = estimation.mean_and_error(samples)
     return Estimate(value=mean, sigma=error, shots=len(samples))
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from time import perf_counter
 from typing import Final, Protocol, TypeVar
 
 from bellwire.client import gate, initialise, measure, release
@@ -24,6 +23,8 @@ from oxford.tomography import Setting
 
 ALICE, BOB = "alice", "bob"
 CIRCUIT, REFERENCE, SPARE = "circuit", "reference", "spare"
+NETWORK_QUBIT: Final = "network0"
+"""How a testbed calls a node's one communication qubit."""
 MOST_LOST_SHOTS: Final = 20
 
 _Result = TypeVar("_Result")
@@ -63,7 +64,7 @@ class OracleCapable(Protocol):
 
 @dataclass(kw_only=True)
 class Timings:
-    """How long requests took, in seconds of the wall's clock."""
+    """How long requests took, in seconds of the loop's clock: the wall's, or virtual time."""
 
     gates: list[float] = field(default_factory=list)
     pairs: list[float] = field(default_factory=list)
@@ -71,17 +72,18 @@ class Timings:
 
 
 class Lab:
-    """The two modules, as the application has them.
+    """The two modules, as the application has them, on daemons or in virtual time.
 
     Attributes:
+        time_scale: how much faster world time runs than the clock that the timings are of.
         timings: of every request so far.
         lost: shots that ended in an error and were made again.
     """
 
-    def __init__(self, net: NetworkCapable, oracle: OracleCapable, network_qubit: str) -> None:
+    def __init__(self, net: NetworkCapable, oracle: OracleCapable, time_scale: float = 1.0) -> None:
         self._net = net
         self._oracle = oracle
-        self._network_qubit = network_qubit
+        self.time_scale = time_scale
         self.timings = Timings()
         self.lost = 0
 
@@ -159,7 +161,7 @@ class Lab:
 
         async def once() -> tuple[BellState, ComplexArray]:
             async with self._pair() as pair:
-                state = await self._oracle.state([(node, self._network_qubit) for node in (ALICE, BOB)])
+                state = await self._oracle.state([(node, NETWORK_QUBIT) for node in (ALICE, BOB)])
                 await self._both(*([release(str(pair.pair_id))] for _ in range(2)))
             return pair.bell_state, state
 
@@ -196,19 +198,19 @@ class Lab:
         """Run a program on either module at the same time; an empty one takes no time."""
         if not alice and not bob:
             return _NOTHING, _NOTHING
-        begun = perf_counter()
+        begun = _now_s()
         programs = [self._run(node, steps) for node, steps in ((ALICE, alice), (BOB, bob))]
         first, second = await asyncio.gather(*programs)
-        self.timings.programs.append(perf_counter() - begun)
+        self.timings.programs.append(_now_s() - begun)
         return first, second
 
     async def _run(self, node: str, steps: Sequence[Step]) -> ProgramResult:
         return await self._net.run(node, steps) if steps else _NOTHING
 
     async def _timed(self, request: Awaitable[_Result], into: list[float]) -> _Result:
-        begun = perf_counter()
+        begun = _now_s()
         result = await request
-        into.append(perf_counter() - begun)
+        into.append(_now_s() - begun)
         return result
 
     async def _again(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -224,6 +226,10 @@ class Lab:
                 self.lost += 1
                 if self.lost > MOST_LOST_SHOTS:
                     raise
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 _NOTHING = ProgramResult(bits=(), qubits=())

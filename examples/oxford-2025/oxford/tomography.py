@@ -12,6 +12,7 @@ without resampling.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,6 +52,10 @@ class Estimate:
     value: float
     sigma: float
     shots: int
+
+
+NO_ESTIMATE: Final = Estimate(value=math.nan, sigma=math.nan, shots=0)
+"""What there is where nothing was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

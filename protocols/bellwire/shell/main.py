@@ -34,6 +34,10 @@ In another terminal:
 
     bellwire run examples/two-nodes/bell.toml --shots 100
 
+The same testbed in virtual time, in one process and without daemons:
+
+    bellwire run examples/two-nodes/bell.toml --shots 10000 --virtual examples/two-nodes/testbed.toml
+
 Every table has a --json beside it. Exit codes: 0 done, 1 failed, 2 a mistake in what was asked.
 """
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import demo
 import pytest
 from oxford.experiments import Shots
+from oxford.lab import NETWORK_QUBIT
 
 from bellwire.agent.testbed import load_testbed, prepare
 from bellwire.protocols.node import QubitKind
@@ -19,7 +20,7 @@ def test_testbed_of_the_demo_fits_its_preset_and_names_the_network_qubit(oxford:
     assert set(config.nodes) == {"alice", "bob"}
     for node in config.nodes.values():
         kinds = {name: kind for name, kind in node.qubits().items() if kind is QubitKind.COMMUNICATION}
-        assert set(kinds) == {demo.NETWORK_QUBIT}
+        assert set(kinds) == {NETWORK_QUBIT}
 
 
 def test_testbed_with_another_seed_and_pace_is_the_same_but_for_that(tmp_path: Path) -> None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 import numpy as np
 import pytest
 from oxford import experiments, model
 from oxford.circuits import MARKED, Circuit, cz, grover, iswap, swap
-from oxford.experiments import Shots
-from oxford.lab import MOST_LOST_SHOTS, Lab
-from oxford.published import ISWAP, SWAP
+from oxford.experiments import MEASUREMENTS, Row, Shots
+from oxford.lab import MOST_LOST_SHOTS, Lab, PairCapable
 from oxford.tomography import Setting
-from tests.unit.oxford.conftest import IDEAL_NETWORK_QUBIT, VirtualNetwork
+from tests.unit.oxford.conftest import in_lab
 
+from bellwire.client import Network
 from bellwire.protocols.errors import ErrorCode, RequestError
-from bellwire.protocols.messages import GateResult
+from bellwire.protocols.messages import GateResult, ProgramResult, Step
 from bellwire.sim.preset import Preset
+from bellwire.sim.virtual import VirtualTestbed
 
 FEW = Shots(bell_per_basis=4, cz_per_setting=2, grover_per_item=2, iswap_per_operator=4, swap_per_operator=4, exact=4)
-
-
-def lab(network: VirtualNetwork) -> Lab:
-    return Lab(network, network, IDEAL_NETWORK_QUBIT)
 
 
 def nothing(_: str) -> None:
@@ -30,98 +28,115 @@ def nothing(_: str) -> None:
 
 
 @pytest.mark.parametrize("circuit", [cz(), iswap(), swap()], ids=lambda circuit: circuit.name)
-async def test_choi_state_of_a_circuit_in_an_ideal_testbed_is_exact(
-    ideal_network: VirtualNetwork, circuit: Circuit
-) -> None:
-    here = lab(ideal_network)
-    for _ in range(12):
-        assert experiments.choi_fidelity(await here.choi_state(circuit), circuit) == pytest.approx(1.0, abs=1e-9)
+def test_choi_state_of_a_circuit_in_an_ideal_testbed_is_exact(ideal_bed: VirtualTestbed, circuit: Circuit) -> None:
+    async def work(lab: Lab) -> None:
+        for _ in range(12):
+            assert experiments.choi_fidelity(await lab.choi_state(circuit), circuit) == pytest.approx(1.0, abs=1e-9)
+
+    in_lab(ideal_bed, work)
 
 
 @pytest.mark.parametrize("marked", MARKED)
-async def test_grover_in_an_ideal_testbed_always_finds_the_marked_item(
-    ideal_network: VirtualNetwork, marked: str
-) -> None:
-    here = lab(ideal_network)
-    for _ in range(5):
-        assert await here.shot(grover(marked), Setting(inputs=("0", "0"), basis="ZZ")) == tuple(map(int, marked))
-    state = await here.final_state(grover(marked))
-    assert state[int(marked, 2), int(marked, 2)].real == pytest.approx(1.0, abs=1e-9)
+def test_grover_in_an_ideal_testbed_always_finds_the_marked_item(ideal_bed: VirtualTestbed, marked: str) -> None:
+    async def work(lab: Lab) -> None:
+        for _ in range(5):
+            assert await lab.shot(grover(marked), Setting(inputs=("0", "0"), basis="ZZ")) == tuple(map(int, marked))
+        state = await lab.final_state(grover(marked))
+        assert state[int(marked, 2), int(marked, 2)].real == pytest.approx(1.0, abs=1e-9)
+
+    in_lab(ideal_bed, work)
 
 
-async def test_rows_of_an_ideal_testbed_are_perfect(ideal_network: VirtualNetwork) -> None:
-    here, random = lab(ideal_network), Random(1)
-    bell, _ = await experiments.bell_pairs(here, FEW, 1.0, random, nothing)
-    search = await experiments.grover_search(here, FEW, random, nothing)
-    rows = [bell, search]
-    for circuit, published in ((iswap(), ISWAP), (swap(), SWAP)):
-        rows.append(await experiments.clifford(here, circuit, published, 4, 4, random, nothing))
-    assert [row.exact.value for row in rows] == pytest.approx([1.0] * 4, abs=1e-9)
-    assert [row.ours.value for row in rows[:2]] == [1.0, 1.0]
+def test_rows_of_an_ideal_testbed_are_perfect(ideal_bed: VirtualTestbed) -> None:
+    async def work(lab: Lab) -> dict[str, Row]:
+        names = ("Bell pairs", "Grover", "iSWAP", "SWAP")
+        return {name: (await MEASUREMENTS[name](lab, FEW, Random(1), nothing))[0] for name in names}
+
+    rows = in_lab(ideal_bed, work)
+    assert [row.exact.value for row in rows.values()] == pytest.approx([1.0] * 4, abs=1e-9)
+    assert rows["Bell pairs"].ours.value == rows["Grover"].ours.value == 1.0
     # Operators with an identity factor are sampled at random signs: only the mean over all four is exact.
-    assert [row.ours.value for row in rows[2:]] == pytest.approx([1.0, 1.0], abs=1e-9)
+    assert [rows[name].ours.value for name in ("iSWAP", "SWAP")] == pytest.approx([1.0, 1.0], abs=1e-9)
 
 
-async def test_tomography_of_an_ideal_testbed_agrees_with_a_perfect_cz(ideal_network: VirtualNetwork) -> None:
+def test_tomography_of_an_ideal_testbed_agrees_with_a_perfect_cz(ideal_bed: VirtualTestbed) -> None:
     told: list[str] = []
-    row = await experiments.teleported_cz(lab(ideal_network), FEW, Random(1), told.append)
+    (row,) = in_lab(ideal_bed, lambda lab: experiments.teleported_cz(lab, FEW, Random(1), told.append))
     assert row.ours.value == pytest.approx(1.0, abs=4 * row.ours.sigma + 1e-9)
     assert row.exact.value == pytest.approx(1.0, abs=1e-9)
     assert len(told) == FEW.totals()["CZ"] == row.pairs
 
 
-async def test_exact_fidelity_in_the_oxford_testbed_is_what_the_model_predicts(
-    oxford: Preset, oxford_network: VirtualNetwork
+def test_exact_fidelity_in_the_oxford_testbed_is_what_the_model_predicts(
+    oxford: Preset, oxford_bed: VirtualTestbed
 ) -> None:
-    found = await experiments.exact_fidelity(lab(oxford_network), cz(), 150, lambda: None)
+    found = in_lab(oxford_bed, lambda lab: experiments.exact_fidelity(lab, cz(), 150, lambda: None))
     # A misread mid-circuit bit costs a shot 0.6 and comes in 2 of 1,000: 150 shots tell the mean to about 0.002.
     assert found.value == pytest.approx(model.predict(oxford).cz, abs=0.006)
 
 
-async def test_grover_and_pairs_in_the_oxford_testbed_are_what_the_model_predicts(
-    oxford: Preset, oxford_network: VirtualNetwork
+def test_grover_and_pairs_in_the_oxford_testbed_are_what_the_model_predicts(
+    oxford: Preset, oxford_bed: VirtualTestbed
 ) -> None:
-    here, shots, predicted = lab(oxford_network), Shots().scaled(0.5), model.predict(oxford)
-    bell, rate = await experiments.bell_pairs(here, shots, 1.0, Random(2), nothing)
+    shots, predicted = Shots().scaled(0.6), model.predict(oxford)
+
+    async def work(lab: Lab) -> list[Row]:
+        rows = await experiments.bell_pairs(lab, shots, Random(2), nothing)
+        return rows + await experiments.grover_search(lab, shots, Random(2), nothing)
+
+    bell, rate, search = in_lab(oxford_bed, work)
     assert bell.exact.value == pytest.approx(predicted.bell_fidelity, abs=1e-9)
     assert bell.ours.value == pytest.approx(predicted.bell_fidelity, abs=4 * bell.ours.sigma)
-    assert rate.published.value == 9.7
-    search = await experiments.grover_search(here, shots, Random(2), nothing)
+    assert rate.ours.value == pytest.approx(predicted.pairs_per_s, abs=4 * rate.ours.sigma)
     assert search.ours.value == pytest.approx(predicted.grover, abs=4 * search.ours.sigma)
 
 
-class FaultyNetwork(VirtualNetwork):
+def test_shots_without_exact_ones_say_nothing_of_the_state(ideal_bed: VirtualTestbed) -> None:
+    shots = Shots(exact=0).scaled(0.05)
+
+    async def work(lab: Lab) -> list[Row]:
+        return [row for each in MEASUREMENTS.values() for row in await each(lab, shots, Random(1), nothing)]
+
+    rows = in_lab(ideal_bed, work)
+    assert {row.exact.shots for row in rows} == {0}
+    assert all(np.isnan(row.exact.value) for row in rows)
+
+
+class FaultyNetwork:
     """Fails some gates with a named error, before anything has happened to the qubits."""
 
-    failures = 0
+    def __init__(self, network: Network, failures: int) -> None:
+        self._network = network
+        self._failures = failures
+
+    async def run(self, node: str, steps: Sequence[Step]) -> ProgramResult:
+        return await self._network.run(node, steps)
+
+    async def entangle(self, first: str, second: str) -> PairCapable:
+        return await self._network.entangle(first, second)
 
     async def cz(self, source: str, target: str) -> GateResult:
-        if self.failures:
-            self.failures -= 1
+        if self._failures:
+            self._failures -= 1
             raise RequestError(ErrorCode.TIMEOUT, "a test")
-        return await super().cz(source, target)
+        return await self._network.cz(source, target)
 
 
-@pytest.fixture
-def faulty_network(ideal_network: VirtualNetwork) -> FaultyNetwork:
-    ideal_network.__class__ = FaultyNetwork
-    assert isinstance(ideal_network, FaultyNetwork)
-    return ideal_network
+def test_shot_that_fails_is_discarded_and_made_again(ideal_bed: VirtualTestbed) -> None:
+    async def work(lab: Lab) -> int:
+        assert experiments.choi_fidelity(await lab.choi_state(swap()), swap()) == pytest.approx(1.0, abs=1e-9)
+        return lab.lost
+
+    assert in_lab(ideal_bed, work, lambda network: FaultyNetwork(network, failures=2)) == 2
 
 
-async def test_shot_that_fails_is_discarded_and_made_again(faulty_network: FaultyNetwork) -> None:
-    here = lab(faulty_network)
-    faulty_network.failures = 2
-    assert experiments.choi_fidelity(await here.choi_state(swap()), swap()) == pytest.approx(1.0, abs=1e-9)
-    assert here.lost == 2
+def test_shots_that_fail_too_often_end_the_experiment_with_the_error(ideal_bed: VirtualTestbed) -> None:
+    async def work(lab: Lab) -> int:
+        with pytest.raises(RequestError, match="a test"):
+            await lab.choi_state(cz())
+        return lab.lost
 
-
-async def test_shots_that_fail_too_often_end_the_experiment_with_the_error(faulty_network: FaultyNetwork) -> None:
-    here = lab(faulty_network)
-    faulty_network.failures = 1_000
-    with pytest.raises(RequestError, match="a test"):
-        await here.choi_state(cz())
-    assert here.lost == MOST_LOST_SHOTS + 1
+    assert in_lab(ideal_bed, work, lambda network: FaultyNetwork(network, failures=1_000)) == MOST_LOST_SHOTS + 1
 
 
 def test_latency_of_gates_is_what_their_mean_has_above_the_wait_for_a_herald(oxford: Preset) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+from bellwire.agent.shots import BATCH_SHOTS
 from bellwire.shell import log
 from bellwire.shell.main import run
 
@@ -27,6 +30,13 @@ model = "ideal"
 ends = ["alice", "bob"]
 station = "hub"
 model = "ideal"
+scheme = "any"
+"""
+
+BELL = """
+name = "bell"
+qubits = ["alice.c", "bob.t"]
+steps = [["h", "alice.c"], ["cx", "alice.c", "bob.t"], ["measure", "alice.c"], ["measure", "bob.t"]]
 """
 
 
@@ -35,6 +45,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BELLWIRE_CLIENT", raising=False)
     (tmp_path / "testbed.toml").write_text(TESTBED, encoding="utf-8")
+    (tmp_path / "bell.toml").write_text(BELL, encoding="utf-8")
+    (tmp_path / "eve.toml").write_text(BELL.replace("bell", "eve").replace("bob.", "eve."), encoding="utf-8")
     yield tmp_path
     structlog.reset_defaults()
 
@@ -82,6 +94,12 @@ def test_version_names_package_and_protocol(capsys: pytest.CaptureFixture[str]) 
         (("gate", "cz", "alice:a", "bob:b", "--timeout", "nan"), "timeout"),
         (("run", "none.toml", "--timeout", "nan"), "timeout"),
         (("run", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("run", "bell.toml", "--seed", "1"), "--seed needs --virtual"),
+        (("run", "bell.toml", "--jobs", "1"), "--jobs needs --virtual"),
+        (("run", "bell.toml", "--latency-us", "1"), "--latency-us needs --virtual"),
+        (("run", "bell.toml", "--virtual", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("run", "bell.toml", "--virtual", "testbed.toml", "--latency-us", "nan"), "--latency-us"),
+        (("run", "eve.toml", "--virtual", "testbed.toml"), "testbed.toml: has no node 'eve', which eve asks for"),
         (("up", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("agent", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("broker", "none.toml"), "none.toml: cannot be read: No such file or directory"),
@@ -209,3 +227,55 @@ def test_log_json_hides_secrets() -> None:
     assert entry["secret_key"] == "(hidden)"
     assert entry["secret_key_path"] == "alice.key_secret"
     assert (entry["event"], entry["level"], entry["name"]) == ("loaded", "info", "alice")
+
+
+def run_virtual(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert run(["run", "bell.toml", "--virtual", "testbed.toml", "--json", *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert isinstance(told, dict)
+    assert told.pop("seconds") > 0
+    return told
+
+
+def test_run_virtual_json_says_what_daemons_say_and_how_much_virtual_time_passed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = run_virtual(capsys, "--shots", "40", "--latency-us", "1000")
+    # A shot takes an initialisation, the rest of what is local, a gate and a measurement: ten latencies at the least.
+    assert 0.4 < told.pop("virtual_seconds") < 4.0
+    assert set(told["counts"]) == {"00", "11"}
+    assert sum(told.pop("counts").values()) == 40
+    assert told == {
+        "program": "bell",
+        "shots": 40,
+        "bits": ["alice.c", "bob.t"],
+        "virtual": True,
+        "seed": 1,
+        "latency_us": 1000.0,
+    }
+
+
+def test_run_virtual_counts_depend_on_the_seed_and_not_on_the_number_of_processes(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots = ("--shots", str(BATCH_SHOTS + 50))
+    one = run_virtual(capsys, *shots, "--seed", "5", "--jobs", "1")
+    assert sum(one["counts"].values()) == BATCH_SHOTS + 50
+    assert run_virtual(capsys, *shots, "--seed", "5", "--jobs", "3") == one
+    assert run_virtual(capsys, *shots, "--seed", "6", "--jobs", "1")["counts"] != one["counts"]
+
+
+def test_run_virtual_shows_the_table_of_daemons(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["run", "bell.toml", "--virtual", "testbed.toml", "--shots", "10"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"bell: 10 shots in [\d.]+ s, [\d.]+ s of virtual time, 1 teleported gates in each", out)
+    assert "alice.c bob.t" in out
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_run_virtual_request_that_fails_is_one_line_wherever_it_failed(
+    here: Path, capsys: pytest.CaptureFixture[str], jobs: str
+) -> None:
+    shots = str(2 * BATCH_SHOTS)
+    command = ("run", "bell.toml", "--virtual", "testbed.toml", "--shots", shots, "--jobs", jobs, "--timeout", "0.001")
+    assert told(capsys, *command) == (1, "TIMEOUT: the deadline came first")

@@ -9,14 +9,14 @@ import pytest
 
 from bellwire.agent.config import AgentConfig, StationConfig, WorldConfig
 from bellwire.agent.daemons import make_world
-from bellwire.agent.testbed import load_testbed, prepare
+from bellwire.agent.testbed import load_testbed, prepare, virtual_testbed
 from bellwire.agent.up import locked
 from bellwire.broker.commands import BrokerFile
 from bellwire.client.config import ClientConfig
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import LinkId, NodeId
 from bellwire.protocols.messages import Role
-from bellwire.shell.config import load_config
+from bellwire.shell.config import SessionTable, load_config, nanoseconds
 from bellwire.transport.keys import AuthorizedKeys, load_public, load_secret
 
 TESTBED = Path(__file__).parents[3] / "examples" / "two-nodes" / "testbed.toml"
@@ -102,3 +102,70 @@ def test_state_folder_is_for_one_testbed_at_a_time(tmp_path: Path) -> None:
         pass
     with locked(tmp_path):
         pass
+
+
+ODD = """
+name = "odd"
+preset = "ideal"
+seed = 99
+time_scale = 7.0
+[session]
+heartbeat_ms = 900.0
+liveness_ms = 2900.0
+retry_ms = 190.0
+retry_limit_ms = 990.0
+[nodes.alice]
+model = "ideal"
+communication = 2
+storage = 3
+[nodes.bob]
+model = "ideal"
+reference = 2
+[nodes.carol]
+model = "ideal"
+[stations.hub]
+[stations.hut]
+[links.alice-bob]
+ends = ["bob", "alice"]
+station = "hub"
+model = "ideal"
+scheme = "any"
+attempts = 11
+window_timeout_ms = 1900.0
+report_timeout_ms = 490.0
+pair_lifetime_ms = 4900.0
+backoff_ms = 1.5
+goodness = 0.75
+[links.bob-carol]
+ends = ["bob", "carol"]
+station = "hut"
+model = "ideal"
+"""
+
+
+def test_virtual_testbed_is_told_what_the_daemons_files_say(tmp_path: Path) -> None:
+    path = tmp_path / "testbed.toml"
+    path.write_text(ODD, encoding="utf-8")
+    prepare(path, tmp_path)
+    bed = virtual_testbed(*load_testbed(path))
+    for name in ("alice", "bob", "carol"):
+        file = load_config(tmp_path / f"{name}.toml", AgentConfig)
+        agent = bed.agents[NodeId(name)]
+        assert {link_id: link.settings for link_id, link in agent.links.items()} == {
+            link_id: table.settings(link_id) for link_id, table in file.links.items()
+        }
+        assert agent.endpoint.settings == file.session.settings() != SessionTable().settings()
+        assert agent._application_timeout_ns == nanoseconds(file.application_timeout_ms)
+    for name in ("hub", "hut"):
+        tables = load_config(tmp_path / f"{name}.toml", StationConfig).links
+        served = bed.stations[NodeId(name)].station._links
+        assert served == {link_id: table.settings(link_id) for link_id, table in tables.items()}
+    world = make_world(tmp_path / "world.toml", load_config(tmp_path / "world.toml", WorldConfig))
+    for node in map(NodeId, ("alice", "bob", "carol")):
+        assert bed.world.qubits(node) == world.qubits(node)
+        assert bed.world.links(node) == world.links(node)
+
+
+def test_virtual_testbed_is_ready_at_once_with_the_time_of_the_broker(tmp_path: Path) -> None:
+    bed = virtual_testbed(*load_testbed(TESTBED))
+    assert all(brain.endpoint.has_time and brain.node.backend_up for brain in bed.agents.values())
