@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,9 @@ def simnet(
     ] = "0:100",
     seed: Annotated[int | None, typer.Option(min=0, help="Run this seed alone, and shrink it if it fails.")] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for as many as there are cores.")] = 0,
+    dask: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://HOST:8786.")
+    ] = "",
     trace: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="With --seed: write what happens, one event a line.")
     ] = None,
@@ -52,12 +56,12 @@ def simnet(
     """Run networks in virtual time, with faults from a seed, and check what must always hold.
 
     Without a scenario, those that come with Bellwire are listed. Exit code 0 means that no invariant was broken in any.
+    A Dask cluster needs this very Bellwire on its scheduler and workers, and gives the same results as this machine.
 
     Example: `bellwire simnet two-nodes-mixed star-five-mixed --seeds 0:1000`, then
     `bellwire simnet two-nodes-mixed --seed 17 --trace t.jsonl`
     """
     from bellwire.virtual.scenario import load_scenario
-    from bellwire.virtual.sweep import LocalRunner
 
     names = scenario or []
     if not names:
@@ -68,9 +72,10 @@ def simnet(
     loaded = {name: load_scenario(name) for name in names}
     if seed is None:
         _only_with_seed(trace=trace, faults=faults)
-        failed = _many(loaded, _range(seeds), LocalRunner(jobs or os.cpu_count() or 1), stop_after, shrink, json)
-    elif len(names) > 1:
-        raise ConfigError("--seed is one run: name one scenario")
+        with _runner(jobs, dask) as runner:
+            failed = _many(loaded, _range(seeds), runner, stop_after, shrink, json)
+    elif len(names) > 1 or dask:
+        raise ConfigError("--seed is one run on this machine: name one scenario, and no --dask")
     else:
         failed = _one(loaded[names[0]], names[0], seed, faults, trace, shrinks=shrink, json=json)
     raise typer.Exit(FAILED if failed else 0)
@@ -98,6 +103,22 @@ def _range(text: str) -> range:
     if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise ConfigError(f"--seeds {text!r} is not of the form FROM:TO, as 0:1000")
     return range(int(first), int(last))
+
+
+@contextmanager
+def _runner(jobs: int, dask: str) -> Iterator[RunnerCapable]:
+    """Where the seeds run: on this machine, or on a cluster."""
+    from bellwire.virtual.sweep import LocalRunner
+
+    if not dask:
+        yield LocalRunner(jobs or os.cpu_count() or 1)
+        return
+    if jobs:
+        raise ConfigError("--jobs is for this machine: how much runs at once on a Dask cluster is up to its workers")
+    from bellwire.virtual.cluster import dask_runner
+
+    with dask_runner(dask) as runner:
+        yield runner
 
 
 # One seed.
