@@ -32,6 +32,9 @@ from bellwire.simnet.trace import Trace
 
 SECOND_NS = 1_000_000_000
 
+_EPOCH_STEP = 1_000
+"""Epochs lie apart, so that there are others between them: a clock that was set back gives one that never was before."""
+
 
 class WatcherCapable(Protocol):
     """Whoever looks over the testbed's shoulder: at instructions, completions and journals, as they come."""
@@ -349,6 +352,8 @@ class VirtualTestbed:
         self._clock = None if clocks is None else BROKER
         self._nodes, self._links = dict(nodes), list(links)
         self._epochs = 0
+        self._last_epochs: dict[NodeId, Epoch] = {}
+        self._set_back: set[NodeId] = set()
         self.world = World(
             preset=preset,
             nodes=[WorldNode(node=n, model=v.model, qubits=v.qubits()) for n, v in nodes.items()],
@@ -373,10 +378,26 @@ class VirtualTestbed:
 
     def endpoint(self, name: NodeId, role: Role) -> Endpoint:
         """Make the endpoint of a new incarnation of a participant."""
-        self._epochs += 1
+        self._epochs += _EPOCH_STEP
+        epoch = Epoch(self._epochs)
+        if name in self._set_back:
+            self._set_back.discard(name)
+            epoch = Epoch(self._last_epochs[name] - 1)
+        else:
+            self._last_epochs[name] = epoch
         clock = None if role is Role.BROKER else self._clock
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
-        return kind(name, role, Epoch(self._epochs), settings=self.session, clock=clock)
+        return kind(name, role, epoch, settings=self.session, clock=clock)
+
+    def set_back(self, name: NodeId) -> None:
+        """Give the next incarnation of a participant an earlier epoch than its last one, as a clock that was set back does."""
+        self._set_back.add(name)
+
+    def say_goodbye(self, name: NodeId) -> None:
+        """Let the broker, an agent or a station say goodbye to everybody."""
+        endpoint = self.broker if name == BROKER else self.brain(name).endpoint
+        endpoint.begin(self.net.local_ns(name))
+        endpoint.close()
 
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
