@@ -14,7 +14,7 @@ from msgspec import Meta
 from bellwire.agent.config import LinkTimes, Seed, TimeScale
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
+from bellwire.protocols.ids import BROKER, NAME_PATTERN, NodeId, QubitName, link_id, node_id
 from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
 from bellwire.shell.config import SessionTable, Table, Text, load_config, to_toml
@@ -146,7 +146,7 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
             WorldNode(node=NodeId(name), model=node.model, qubits=node.qubits()) for name, node in config.nodes.items()
         ]
         links = [
-            WorldLink(link_id=LinkId(name), ends=link.ends, station=link.station, model=link.model)
+            WorldLink(link_id=link_id(name), ends=link.ends, station=link.station, model=link.model)
             for name, link in config.links.items()
         ]
         check_topology(preset, nodes, links)
@@ -303,14 +303,14 @@ class _Writer:
 
     def _agent_links(self, name: str) -> dict[str, Any]:
         links = {}
-        for link_id, link in self._config.links.items():
+        for label, link in self._config.links.items():
             if name not in link.ends:
                 continue
             goodness = link.goodness
             if goodness is None:
                 goodness = round(LinkPhysics.of(self._preset.links[link.model]).fidelity_ratio, 9)
             times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
-            links[link_id] = {
+            links[label] = {
                 "peer": link.ends[1] if name == link.ends[0] else link.ends[0],
                 "station": link.station,
                 "primary": name == link.ends[0],
@@ -322,12 +322,12 @@ class _Writer:
     def _station_links(self, name: str) -> dict[str, Any]:
         return {
             "links": {
-                link_id: {
+                label: {
                     "primary": link.ends[0],
                     "secondary": link.ends[1],
                     "report_timeout_ms": link.report_timeout_ms,
                 }
-                for link_id, link in self._config.links.items()
+                for label, link in self._config.links.items()
                 if link.station == name
             }
         }

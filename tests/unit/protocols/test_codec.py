@@ -13,12 +13,13 @@ from msgspec import inspect
 
 from bellwire.protocols.codec import Codec, Undecodable
 from bellwire.protocols.errors import ErrorCode, LocalProtocolError
-from bellwire.protocols.ids import Epoch, NodeId, QubitName
+from bellwire.protocols.ids import NAME_PATTERN, OPERAND_PATTERN, Epoch, NodeId, QubitName
 from bellwire.protocols.limits import INT64_MAX, MAX_MESSAGE_BYTES
 from bellwire.protocols.messages import MESSAGES, LinkCreate, Message, ProgramResult, SessionGoodbye, SessionHeartbeat
 
 CODEC = Codec()
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z")
+OPERANDS = st.from_regex(r"\A[^\s:]{1,40}\Z")
 
 
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
@@ -26,10 +27,10 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
     if isinstance(kind, inspect.IntType):
         return st.integers(kind.ge, kind.le)
     if isinstance(kind, inspect.FloatType):
-        return st.floats(kind.ge, kind.le, allow_nan=False)
+        return st.floats(kind.ge, kind.le, allow_nan=False, allow_infinity=False)
     if isinstance(kind, inspect.StrType):
         text = st.text(st.characters(exclude_categories=["Cs"]), min_size=kind.min_length or 0, max_size=40)
-        return NAMES if kind.pattern else text
+        return {None: text, NAME_PATTERN: NAMES, OPERAND_PATTERN: OPERANDS}[kind.pattern]
     if isinstance(kind, inspect.EnumType):
         return st.sampled_from(list(kind.cls))
     if isinstance(kind, inspect.BoolType):
