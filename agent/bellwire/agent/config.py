@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import SCHEMES
-from bellwire.protocols.ids import LinkId, NodeId, QubitName, node_id
+from bellwire.protocols.ids import NodeId, QubitName, link_id, node_id
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
@@ -62,10 +62,9 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
 
         Raises:
             ConfigError: when a name is none.
-            ValueError: when the link's own name is none.
         """
         return LinkSettings(
-            link_id=LinkId(name),
+            link_id=link_id(name),
             peer=node_id(self.peer),
             station=node_id(self.station),
             primary=self.primary,
@@ -116,7 +115,7 @@ class StationLinkTable(Table, frozen=True, kw_only=True):
             ConfigError: when a name is none.
         """
         return StationLink(
-            link_id=LinkId(name),
+            link_id=link_id(name),
             primary=node_id(self.primary),
             secondary=node_id(self.secondary),
             report_timeout_ns=nanoseconds(self.report_timeout_ms),

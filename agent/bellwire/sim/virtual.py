@@ -158,7 +158,8 @@ class WorldHardware:
         """Do it after the delay that the node's backend has, but not before what went the same way earlier."""
         now_ns = self.net.now_ns
         delay_ns = max((slow(name, now_ns) for slow in self.slowness), default=0)
-        at_ns = max(now_ns + delay_ns, self._last.get((name, way), 0))
+        last_ns = self._last.get((name, way), 0)
+        at_ns = max(now_ns + delay_ns, last_ns)
         if at_ns > now_ns or way == "completion":
             self._last[name, way] = at_ns
         lease = self._leases[name]
@@ -169,7 +170,7 @@ class WorldHardware:
 
         if way == "completion":
             self.net.post(name, at_ns, once)
-        elif at_ns > now_ns:
+        elif at_ns > now_ns or last_ns == now_ns:  # What is due now may still be to come.
             self.net.at(at_ns, lambda: once(0))
         else:
             call(0)

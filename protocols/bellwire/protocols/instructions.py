@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
-from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_ID_CHARS, MAX_NAME_CHARS, MAX_TEXT_CHARS
+from bellwire.protocols.limits import INT64_MAX, MAX_ATTEMPTS_PER_WINDOW, MAX_ID_CHARS, MAX_NAME_CHARS, MAX_TEXT_CHARS
 
 Qubit = Annotated[QubitName, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
@@ -113,9 +113,9 @@ class Arm(Instruction, frozen=True, kw_only=True, tag="arm"):
     window_id: Annotated[WindowId, Meta(max_length=MAX_ID_CHARS)]
     link_id: Annotated[LinkId, Meta(max_length=MAX_ID_CHARS)]
     qubit: Qubit | None = None
-    start_in_ns: Annotated[int, Meta(ge=0)] = 0
+    start_in_ns: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 0
     attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)] = 1
-    timeout_ns: Annotated[int, Meta(ge=1)]
+    timeout_ns: Annotated[int, Meta(ge=1, le=INT64_MAX)]
 
 
 class Cancel(Instruction, frozen=True, kw_only=True, tag="cancel"):
