@@ -19,6 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from bellwire.protocols.errors import BackendError
@@ -46,8 +47,7 @@ class WindowLink:
         return (*self.ends, self.station)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Party:
+class Party(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One armed party of a window.
 
     Attributes:
@@ -66,8 +66,7 @@ class Party:
     attempts: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class WindowOutcome:
+class WindowOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A window is over for these parties, at `at_ns` on the caller's clock, after `attempts` attempts.
 
     `bell_state` is None when nothing was heralded; when something was, all three parties are there.

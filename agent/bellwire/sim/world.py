@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from bellwire.protocols.errors import BackendError, ConfigError
@@ -49,8 +49,7 @@ _DONE: Final = Done()
 _BITS: Final = (Measured(bit=0), Measured(bit=1))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchCompleted:
+class BatchCompleted(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of a node is answered: one completion for each of its instructions, in order."""
 
     node: NodeId

@@ -209,6 +209,7 @@ class StationWindow(Machine[StationState, StationInput]):
         self.attempt = 0
         self.bell_state: BellState | None = None
         self.unanswered = len(ends)
+        self.timer: Timer | None = None
         self._report, self._cancel, self._ended = report, cancel, ended
 
     def report(self, attempt: int, bell_state: BellState | None) -> None:

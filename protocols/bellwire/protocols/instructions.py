@@ -70,7 +70,7 @@ class BellState(StrEnum):
         return 1 if self in (BellState.PHI_MINUS, BellState.PSI_MINUS) else 0
 
 
-class Instruction(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Instruction(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all instructions."""
 
 
@@ -127,7 +127,7 @@ class Cancel(Instruction, frozen=True, kw_only=True, tag="cancel"):
     window_id: Annotated[WindowId, Meta(max_length=MAX_ID_CHARS)]
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Completion(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all completions."""
 
 

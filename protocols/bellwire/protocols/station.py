@@ -85,15 +85,14 @@ class Station:
                 node.note("WindowFailed", window.window_id, detail=failure(completions) or "")
                 window.step(StationInput.FAIL, 0, None)
 
-        endpoint.timers.at(window.deadline_ns, lambda: self._overdue(window))
+        window.timer = endpoint.timers.at(window.deadline_ns, lambda: self._overdue(window))
         node.execute([arm], seen)
         return HeraldReady()
 
     def _overdue(self, window: StationWindow) -> None:
         """The detectors never answered: nobody waits for this window any more."""
-        if window.state is StationState.ARMED:
-            self._node.note("WindowFailed", window.window_id, detail="the detectors did not answer")
-            window.step(StationInput.FAIL, 0, None)
+        self._node.note("WindowFailed", window.window_id, detail="the detectors did not answer")
+        window.step(StationInput.FAIL, 0, None)
 
     def close(self, peer: NodeId, message: HeraldClose) -> Reply:
         """The primary has given a window up."""
@@ -107,6 +106,8 @@ class Station:
         self._node.execute([Cancel(window_id=window.window_id)], lambda _: None)
 
     def _report(self, window: StationWindow) -> None:
+        if window.timer is not None:
+            window.timer.cancel()
         self._node.note("WindowReported", window.window_id, detail=f"attempt {window.attempt}, {window.bell_state}")
         message = HeraldReport(
             link_id=window.link_id,

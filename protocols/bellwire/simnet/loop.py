@@ -40,8 +40,11 @@ class ActorCapable(TimedCapable, Protocol):
 class HardwareCapable(TimedCapable, Protocol):
     """Something besides the participants that acts in time, such as a simulated world. It reads true time."""
 
-    def exchange(self, names: Iterable[NodeId]) -> None:
-        """Take instructions from the participants of these names, and `post` what was completed to whom it concerns."""
+    def exchange(self, names: Iterable[NodeId]) -> bool:
+        """Take instructions from the participants of these names, and `post` what was completed to whom it concerns.
+
+        Returns whether `next_deadline_ns` may say something else than after the last time.
+        """
 
 
 class Stuck(BellwireError):
@@ -53,7 +56,7 @@ class _Seat:
 
     __slots__ = ("actor", "armed_ns", "clock", "name", "stalled_ns")
 
-    def __init__(self, name: str, actor: Any, clock: SkewedClock | None) -> None:
+    def __init__(self, name: NodeId, actor: Any, clock: SkewedClock | None) -> None:
         self.name = name
         self.actor = actor
         self.clock = clock
@@ -108,7 +111,7 @@ class Simnet:
 
     def attach(self, hardware: HardwareCapable) -> None:
         """Let hardware in."""
-        self._hardware.append(_Seat("", hardware, None))
+        self._hardware.append(_Seat(NodeId(""), hardware, None))
 
     def stall(self, name: NodeId, duration_ns: int) -> None:
         """Let a participant receive nothing and do nothing for a while, and then all of it at once."""
@@ -171,13 +174,9 @@ class Simnet:
 
     def step(self) -> bool:
         """Go to the next event and deal with it. Returns `False` when nothing will ever happen again."""
-        while self._heap:
-            at_ns, _, happening = heapq.heappop(self._heap)
-            if at_ns > self.now_ns:
-                self.now_ns = at_ns
-            if self._happen(at_ns, happening):
-                self.events += 1
-                self._settle()
+        heap = self._heap
+        while heap:
+            if self._next(heap):
                 return True
         return False
 
@@ -197,36 +196,31 @@ class Simnet:
         end_ns = self.now_ns + duration_ns
         heap = self._heap
         while heap and heap[0][0] <= end_ns:
-            at_ns, _, happening = heapq.heappop(heap)
-            if at_ns > self.now_ns:
-                self.now_ns = at_ns
-            if self._happen(at_ns, happening):
-                self.events += 1
-                self._settle()
+            self._next(heap)
         self.now_ns = end_ns
 
     def _push(self, at_ns: int, happening: _Happening) -> None:
         self._count += 1
         heapq.heappush(self._heap, (at_ns, self._count, happening))
 
-    def _happen(self, at_ns: int, happening: _Happening) -> bool:
-        """Deal with one event. Returns whether it was one: a deadline that was put off is none."""
+    def _next(self, heap: list[tuple[int, int, _Happening]]) -> bool:
+        """Take what comes next off the heap and deal with it. Returns whether it was an event: a deadline put off is none."""
+        at_ns, _, happening = heapq.heappop(heap)
+        if at_ns > self.now_ns:
+            self.now_ns = at_ns
         if isinstance(happening, Frame):
-            return self._deliver(happening)
-        if isinstance(happening, _Seat):
-            return self._due(at_ns, happening)
-        if isinstance(happening, tuple):
-            seat, call = happening
-            if self._seats.get(NodeId(seat.name)) is not seat:
-                return False
-            if seat.stalled_ns > self.now_ns:
-                self._push(seat.stalled_ns, happening)
-                return False
-            self._touched[NodeId(seat.name)] = None
-            call(seat.local_ns(self.now_ns))
-            return True
-        happening()
-        return True
+            happened = self._deliver(happening)
+        elif isinstance(happening, _Seat):
+            happened = self._due(at_ns, happening)
+        elif isinstance(happening, tuple):
+            happened = self._hand_over(happening)
+        else:
+            happening()
+            happened = True
+        if happened:
+            self.events += 1
+            self._settle()
+        return happened
 
     def _deliver(self, frame: Frame) -> bool:
         seat = self._seats.get(frame.receiver)
@@ -243,10 +237,21 @@ class Simnet:
         seat.actor.receive(frame.sender, frame.data, seat.local_ns(self.now_ns))
         return True
 
+    def _hand_over(self, posted: tuple[_Seat, Callable[[int], None]]) -> bool:
+        seat, call = posted
+        if self._seats.get(seat.name) is not seat:
+            return False
+        if seat.stalled_ns > self.now_ns:
+            self._push(seat.stalled_ns, posted)
+            return False
+        self._touched[seat.name] = None
+        call(seat.local_ns(self.now_ns))
+        return True
+
     def _due(self, at_ns: int, seat: _Seat) -> bool:
         if seat.armed_ns != at_ns:
             return False
-        if seat.name and self._seats.get(NodeId(seat.name)) is not seat:
+        if seat.name and self._seats.get(seat.name) is not seat:
             return False
         seat.armed_ns = None
         if seat.stalled_ns > self.now_ns:
@@ -259,7 +264,7 @@ class Simnet:
             self._arm(seat)
             return False
         if seat.name:
-            self._touched[NodeId(seat.name)] = None
+            self._touched[seat.name] = None
         seat.actor.handle_deadline(local_ns)
         return True
 
@@ -274,19 +279,20 @@ class Simnet:
             self._push(seat.armed_ns, seat)
 
     def _settle(self) -> None:
-        """Let everybody who was touched have their say."""
-        touched: dict[NodeId, None] = {}
-        fresh = self._touched
+        """Let everybody who was touched have their say, in the order in which they were."""
+        touched = fresh = self._touched
+        stirred = False
         while True:
             self._touched = {}
-            touched |= fresh
             for hardware in self._hardware:
-                hardware.actor.exchange(fresh)
+                stirred |= hardware.actor.exchange(fresh)
             fresh = self._touched
             if not fresh:
                 break
-        for hardware in self._hardware:
-            self._arm(hardware)
+            touched |= fresh
+        if stirred:
+            for hardware in self._hardware:
+                self._arm(hardware)
         for name in touched:
             seat = self._seats.get(name)
             if seat is None:

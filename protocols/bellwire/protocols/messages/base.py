@@ -60,7 +60,7 @@ class Role(StrEnum):
     OBSERVER = "observer"
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all messages.
 
     `epoch` is the sender's incarnation, `peer_epoch` the incarnation of the receiver that the sender means (0 when it does
