@@ -81,9 +81,9 @@ class WindowOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class _Window:
-    """A window with at least one armed party. `begin_ns` is None while it gathers."""
+    """A window with at least one armed party. `begin_ns` is None while it gathers; `due_ns` is what its timer was set for."""
 
-    __slots__ = ("attempts", "begin_ns", "bell_state", "end_ns", "left", "link", "parties", "window_id")
+    __slots__ = ("attempts", "begin_ns", "bell_state", "due_ns", "end_ns", "left", "link", "parties", "window_id")
 
     def __init__(self, link: WindowLink, window_id: WindowId) -> None:
         self.link = link
@@ -92,6 +92,7 @@ class _Window:
         self.left: set[NodeId] = set()
         self.begin_ns: int | None = None
         self.end_ns = 0
+        self.due_ns = 0
         self.attempts = 0
         self.bell_state: BellState | None = None
 
@@ -215,15 +216,10 @@ class WindowTable:
 
     def advance(self, now_ns: int) -> None:
         """Let happen, in order of time, what is due by `now_ns`."""
-        while self._timers:
-            deadline_ns, _, window = self._timers[0]
+        while self._timers and self._timers[0][0] <= now_ns:
+            deadline_ns, _, window = heapq.heappop(self._timers)
             if self._is_current(deadline_ns, window):
-                if deadline_ns > now_ns:
-                    return
-                heapq.heappop(self._timers)
                 self._expire(window, deadline_ns)
-            else:
-                heapq.heappop(self._timers)
 
     def take_outcomes(self) -> list[WindowOutcome]:
         """Drain what has ended, in order."""
@@ -313,14 +309,14 @@ class WindowTable:
             ended.popitem(last=False)
 
     def _is_current(self, deadline_ns: int, window: _Window) -> bool:
-        key = (window.link.link_id, window.window_id)
-        return self._open.get(key) is window and window.deadline_ns() == deadline_ns
+        return window.due_ns == deadline_ns and self._open.get((window.link.link_id, window.window_id)) is window
 
     def _set_timer(self, window: _Window) -> None:
         """Put a window's deadline on the heap. Old ones stay there as stale until they are many."""
         self._timer_number += 1
-        heapq.heappush(self._timers, (window.deadline_ns(), self._timer_number, window))
+        window.due_ns = window.deadline_ns()
+        heapq.heappush(self._timers, (window.due_ns, self._timer_number, window))
         if len(self._timers) > 4 * len(self._open) + 64:
-            self._timers = [(window.deadline_ns(), number, window) for number, window in enumerate(self._open.values())]
+            self._timers = [(window.due_ns, number, window) for number, window in enumerate(self._open.values())]
             heapq.heapify(self._timers)
             self._timer_number = len(self._timers)

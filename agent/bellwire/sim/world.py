@@ -289,9 +289,9 @@ class World:
             raise BackendError(f"gate {gate.value} on qubit {names[0]!r} twice")
         if not math.isfinite(instruction.angle):
             raise BackendError(f"gate {gate.value} with angle {instruction.angle}, expected a finite number")
-        qubits = tuple([self._held_qubit(owner, name) for name in names])
+        qubits = [self._held_qubit(owner, name) for name in names]
         angle = instruction.angle if gate.has_angle else 0.0
-        channel = noisy_gate(gate, angle, gate_fidelity(tuple([qubit.physics for qubit in qubits])))
+        channel = noisy_gate(gate, angle, gate_fidelity([qubit.physics for qubit in qubits]))
         self._engine.apply(channel, [self._touch(qubit).key for qubit in qubits])
         return _DONE
 

@@ -40,15 +40,14 @@ class Gate(StrEnum):
     CZ = "cz"
     SWAP = "swap"
 
-    @property
-    def qubits(self) -> int:
-        """How many qubits the gate acts on."""
-        return 2 if self in (Gate.CX, Gate.CZ, Gate.SWAP) else 1
+    qubits: int
+    """How many qubits the gate acts on."""
+    has_angle: bool
+    """Whether the gate takes an angle in radians."""
 
-    @property
-    def has_angle(self) -> bool:
-        """Whether the gate takes an angle in radians."""
-        return self in (Gate.RX, Gate.RY, Gate.RZ)
+    def __init__(self, name: str) -> None:
+        self.qubits = 2 if name in ("cx", "cz", "swap") else 1
+        self.has_angle = name in ("rx", "ry", "rz")
 
 
 class BellState(StrEnum):
@@ -59,15 +58,14 @@ class BellState(StrEnum):
     PSI_PLUS = "psi+"
     PSI_MINUS = "psi-"
 
-    @property
-    def x(self) -> int:
-        """1 when a bit flip separates the state from Φ+."""
-        return 1 if self in (BellState.PSI_PLUS, BellState.PSI_MINUS) else 0
+    x: int
+    """1 when a bit flip separates the state from Φ+."""
+    z: int
+    """1 when a phase flip separates the state from Φ+."""
 
-    @property
-    def z(self) -> int:
-        """1 when a phase flip separates the state from Φ+."""
-        return 1 if self in (BellState.PHI_MINUS, BellState.PSI_MINUS) else 0
+    def __init__(self, name: str) -> None:
+        self.x = 1 if name.startswith("psi") else 0
+        self.z = 1 if name.endswith("-") else 0
 
 
 class Instruction(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):

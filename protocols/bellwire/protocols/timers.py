@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-MAX_DEAD_TIMERS = 64
+MAX_DEAD_TIMERS = 16
 """Cancelled timers that may stay in a queue however few live ones there are."""
 
 
@@ -55,6 +55,13 @@ class TimerQueue:
             heapq.heappop(heap)
             self._dead -= 1
         return None
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether the time of a live timer has come."""
+        if not self._heap or self._heap[0][0] > now_ns:
+            return False
+        deadline_ns = self.next_deadline_ns()
+        return deadline_ns is not None and deadline_ns <= now_ns
 
     def fire_due(self, now_ns: int) -> None:
         """Fire every timer whose time has come, those included that the firing ones set for now."""

@@ -6,8 +6,8 @@ when they want to be called next.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop, heappush
 from typing import Any, Protocol
 
 from bellwire.protocols.errors import BellwireError
@@ -201,11 +201,11 @@ class Simnet:
 
     def _push(self, at_ns: int, happening: _Happening) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (at_ns, self._count, happening))
+        heappush(self._heap, (at_ns, self._count, happening))
 
     def _next(self, heap: list[tuple[int, int, _Happening]]) -> bool:
         """Take what comes next off the heap and deal with it. Returns whether it was an event: a deadline put off is none."""
-        at_ns, _, happening = heapq.heappop(heap)
+        at_ns, _, happening = heappop(heap)
         if at_ns > self.now_ns:
             self.now_ns = at_ns
         if isinstance(happening, Frame):
@@ -285,7 +285,8 @@ class Simnet:
         while True:
             self._touched = {}
             for hardware in self._hardware:
-                stirred |= hardware.actor.exchange(fresh)
+                if hardware.actor.exchange(fresh):
+                    stirred = True
             fresh = self._touched
             if not fresh:
                 break
@@ -295,18 +296,20 @@ class Simnet:
                 self._arm(hardware)
         for name in touched:
             seat = self._seats.get(name)
-            if seat is None:
-                continue
-            for receiver, data in seat.actor.take_frames():
-                self._send(Frame(sender=name, receiver=receiver, data=data, sent_ns=self.now_ns))
-            self._arm(seat)
+            if seat is not None:
+                frames = seat.actor.take_frames()
+                if frames:
+                    self._send(name, frames)
+                self._arm(seat)
 
-    def _send(self, frame: Frame) -> None:
-        self.frames += 1
-        arrivals = self.fabric.arrivals(frame)
-        if self.trace is not None:
-            kind = "frame-sent" if arrivals else "frame-lost"
-            delays = [at_ns - self.now_ns for at_ns in arrivals]
-            self.trace.frame(self.now_ns, kind, frame.sender, frame, after_ns=delays)
-        for at_ns in arrivals:
-            self._push(at_ns, frame)
+    def _send(self, sender: NodeId, frames: list[tuple[NodeId, bytes]]) -> None:
+        self.frames += len(frames)
+        for receiver, data in frames:
+            frame = Frame(sender=sender, receiver=receiver, data=data, sent_ns=self.now_ns)
+            arrivals = self.fabric.arrivals(frame)
+            if self.trace is not None:
+                kind = "frame-sent" if arrivals else "frame-lost"
+                delays = [at_ns - self.now_ns for at_ns in arrivals]
+                self.trace.frame(self.now_ns, kind, sender, frame, after_ns=delays)
+            for at_ns in arrivals:
+                self._push(at_ns, frame)
