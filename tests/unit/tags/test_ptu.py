@@ -14,8 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.instructions import BellState
 from bellwire.tags.files import open_tags
+from bellwire.tags.finder import Found, Search
 from bellwire.tags.ptu import MARKER
+from bellwire.tags.settings import FinderSettings
 from bellwire.tags.stream import MAX_TIME_PS, Tags
 
 from . import ptu_files as ptu
@@ -101,15 +104,23 @@ def test_t3_file_of_the_librarys_own_writer_gives_its_photons(tmp_path: Path) ->
     assert [time_ps for time_ps, _ in tags] == sorted(time_ps for time_ps, _ in tags)
 
 
-def test_period_that_is_no_whole_number_of_picoseconds_stays_exact_for_long(tmp_path: Path) -> None:
-    period_ps = 12_500.3125
-    records = [overflow(1_000_000) for _ in range(1_000)]
-    records.append(photon_t3(1, 0, 1))
-    path = write_ptu(tmp_path / "a.ptu", records, ptu.GENERIC_T3, mode=3, tick_s=period_ps * 1e-12)
-    # An overflow's number has ten bits.
-    syncs = (1_000_000 % 1_024) * 1_024 * 1_000 + 1
+def test_t3_sync_period_is_whole_so_that_attempts_keep_their_numbers(tmp_path: Path) -> None:
+    """A sync period of 12,500.3125 ps would be 0.3 µs off after a million of them, if attempts were found by its whole part."""
+    records = [overflow(1_000)] * 1_000 + [photon_t3(1, 100, 1), photon_t3(2, 120, 1), photon_t3(1, 0, 2)]
+    more = {"MeasDesc_Resolution": 16e-12}
+    path = write_ptu(tmp_path / "a.ptu", records, ptu.GENERIC_T3, mode=3, tick_s=12_500.3125e-12, more=more)
+    reader = open_tags(path)
+    assert reader.period_ps == 12_500
+    pattern = ((1, 2, BellState.PSI_PLUS),)
+    search = Search(FinderSettings(period_ps=reader.period_ps, gates_ps=((1_000, 3_000),), patterns=pattern))
+    found = Found.joined([*(search.feed(tags) for tags in reader.chunks(7)), search.finish()])
+    assert found.attempts.tolist() == [1_000 * 1_000 * ptu.T3_WRAP + 1 + 1]
+
+
+def test_t2_resolution_that_is_no_whole_number_of_picoseconds_stays_exact_for_long(tmp_path: Path) -> None:
+    path = write_ptu(tmp_path / "a.ptu", [overflow(1_000_000), photon(1, 1)], tick_s=3.3125e-12)
     ((time_ps, _),) = read(path, 7)
-    assert abs(time_ps - syncs * period_ps) <= 1
+    assert abs(time_ps - (1_000_000 * ptu.WRAP + 1) * 3.3125) <= 1
 
 
 def test_file_with_a_creation_date_says_when_it_began(tmp_path: Path) -> None:
