@@ -56,8 +56,8 @@ def show(results: dict[str, float], console: Console) -> None:
     table = Table(
         title="Bellwire benchmarks",
         caption="Ratios are to a bare blocking pyzmq ping-pong of this run, those of virtual time to a bare heap of events, "
-        "those of time tags to NumPy passes over the same tags. Rates include the Python time of the application that asks; those of "
-        "virtual time are per second of one core.",
+        "those of time tags to NumPy passes over the same tags. Rates include the Python time of the application that "
+        "asks; those of virtual time are per second of one core.",
     )
     table.add_column("figure")
     table.add_column("value", justify="right")
