@@ -6,7 +6,7 @@ out of bounds is refused with what was expected.
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, Final, Union
 
 import msgspec
 
@@ -81,3 +81,7 @@ class Codec:
             text = f"unknown message type {header.type[:64]!r}"
             return Undecodable(text, "1 §3.5", ErrorCode.UNKNOWN_TYPE, header)
         return Undecodable(f"{header.type}: {error}", "1 §3.1", ErrorCode.MALFORMED, header)
+
+
+CODEC: Final = Codec()
+"""The codec of the signaling protocol. It keeps nothing between two messages, so that one serves every endpoint."""
