@@ -255,7 +255,11 @@ class VirtualTestbed:
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
-        self._nodes, self._links = dict(nodes), list(links)
+        self._nodes = dict(nodes)
+        self._links: dict[NodeId, list[VirtualLink]] = {}
+        for link in links:
+            for party in (*link.ends, link.station):
+                self._links.setdefault(party, []).append(link)
         self._epochs = 0
         self.world = World(
             preset=preset,
@@ -289,8 +293,7 @@ class VirtualTestbed:
         """Start a station, or start it again after `crash`."""
         served = [
             StationLink(link_id=link.link_id, primary=link.ends[0], secondary=link.ends[1])
-            for link in self._links
-            if link.station == name
+            for link in self._links[name]
         ]
         brain = StationBrain(self.endpoint(name, Role.STATION), served)
         self.stations[name] = brain
@@ -328,8 +331,7 @@ class VirtualTestbed:
                 attempts=link.attempts,
                 goodness=link.goodness,
             )
-            for link in self._links
-            if name in link.ends
+            for link in self._links.get(name, ())
         ]
 
     def communication(self, name: NodeId) -> int:
