@@ -359,7 +359,11 @@ class VirtualTestbed:
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
-        self._nodes, self._links = dict(nodes), list(links)
+        self._nodes = dict(nodes)
+        self._links: dict[NodeId, list[LinkCapable]] = {}
+        for link in links:
+            for party in (*link.ends, link.station):
+                self._links.setdefault(party, []).append(link)
         self._epochs = 0
         self._last_epochs: dict[NodeId, Epoch] = {}
         self._set_back: set[NodeId] = set()
@@ -410,7 +414,7 @@ class VirtualTestbed:
 
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
-        served = [link.served() for link in self._links if link.station == name]
+        served = [link.served() for link in self._links[name]]
         brain = StationBrain(self.endpoint(name, Role.STATION), served)
         self.stations[name] = brain
         self._start(name, brain)
@@ -419,7 +423,7 @@ class VirtualTestbed:
     def start_agent(self, name: NodeId) -> AgentBrain:
         """Start an agent, or start it again after `crash`."""
         endpoint = self.endpoint(name, Role.AGENT)
-        links = [link.settings(name) for link in self._links if name in link.ends]
+        links = [link.settings(name) for link in self._links.get(name, ())]
         brain = AgentBrain(endpoint, links, application_timeout_ns=self._application_timeout_ns)
         self.agents[name] = brain
         self._start(name, brain)

@@ -6,7 +6,7 @@ out of bounds is refused with what was expected.
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, Final, Union
 
 import msgspec
 
@@ -86,3 +86,7 @@ class Codec:
         if self._types[header.type]:
             header = msgspec.structs.replace(header, request_id=0)
         return Undecodable(f"{header.type}: {error}", "1 §3.1", ErrorCode.MALFORMED, header)
+
+
+CODEC: Final = Codec()
+"""The codec of the signaling protocol. It keeps nothing between two messages, so that one serves every endpoint."""

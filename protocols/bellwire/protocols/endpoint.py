@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from bellwire.protocols.asks import Answer, AnswerHandler, Asks
-from bellwire.protocols.codec import Codec, Undecodable
+from bellwire.protocols.codec import CODEC, Codec, Undecodable
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import BROKER, CauseId, Epoch, NetworkTimeNs, NodeId
@@ -73,7 +73,7 @@ class Endpoint:
         self.epoch = epoch
         self.settings = settings or SessionSettings()
         self.capabilities = capabilities
-        self.codec = codec or Codec()
+        self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()
         self.now_ns = 0

@@ -6,15 +6,39 @@ when they want to be called next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from heapq import heappop, heappush
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bellwire.protocols.errors import BellwireError
 from bellwire.protocols.ids import NodeId
 from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Fabric, Frame
 from bellwire.simnet.trace import Trace
+
+NEW_OBJECTS: Final = 50_000
+"""How many more objects there may be before Python looks for garbage among the new ones."""
+
+NEW_LOOKS: Final = 20
+"""How often it looks among the new ones before it looks among the next older."""
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let Python look for garbage in cycles less often for a while.
+
+    What a network has under way lives for many events. By Python's own thresholds it is old by then, and all that is old is
+    looked through again and again, for cycles that the protocols do not make.
+    """
+    new, middle, old = gc.get_threshold()
+    if new:
+        gc.set_threshold(max(new, NEW_OBJECTS), max(middle, NEW_LOOKS), old)
+    try:
+        yield
+    finally:
+        gc.set_threshold(new, middle, old)
 
 
 class TimedCapable(Protocol):
@@ -187,16 +211,18 @@ class Simnet:
             Stuck: when it is not so within `limit_ns` of virtual time, or nothing more can happen.
         """
         end_ns = self.now_ns + limit_ns
-        while not done():
-            if self.now_ns > end_ns or not self.step():
-                raise Stuck(f"not done after {limit_ns / 1e9:g} s of virtual time")
+        with _few_collections():
+            while not done():
+                if self.now_ns > end_ns or not self.step():
+                    raise Stuck(f"not done after {limit_ns / 1e9:g} s of virtual time")
 
     def run_for(self, duration_ns: int) -> None:
         """Let a stretch of time pass."""
         end_ns = self.now_ns + duration_ns
         heap = self._heap
-        while heap and heap[0][0] <= end_ns:
-            self._next(heap)
+        with _few_collections():
+            while heap and heap[0][0] <= end_ns:
+                self._next(heap)
         self.now_ns = end_ns
 
     def _push(self, at_ns: int, happening: _Happening) -> None:
