@@ -364,7 +364,7 @@ class Endpoint:
 
     def want_session(self, peer: NodeId) -> Session:
         """The session with a peer, opened if it is down."""
-        session = self._session(peer)
+        session = self.sessions.get(peer) or self._session(peer)
         if session.state is SessionState.DOWN:
             session.step(SessionInput.WANTED)
         return session

@@ -249,18 +249,19 @@ class Simnet:
         return happened
 
     def _deliver(self, frame: Frame) -> bool:
-        seat = self._seats.get(frame.receiver)
+        receiver, now_ns = frame.receiver, self.now_ns
+        seat = self._seats.get(receiver)
         if seat is None:
             if self.trace is not None:
-                self.trace.frame(self.now_ns, "frame-missed", frame.receiver, frame)
+                self.trace.frame(now_ns, "frame-missed", receiver, frame)
             return False
-        if seat.stalled_ns > self.now_ns:
+        if seat.stalled_ns > now_ns:
             self._push(seat.stalled_ns, frame)
             return False
         if self.trace is not None:
-            self.trace.frame(self.now_ns, "frame-delivered", frame.receiver, frame)
-        self._touched[frame.receiver] = None
-        seat.actor.receive(frame.sender, frame.data, seat.local_ns(self.now_ns))
+            self.trace.frame(now_ns, "frame-delivered", receiver, frame)
+        self._touched[receiver] = None
+        seat.actor.receive(frame.sender, frame.data, seat.local_ns(now_ns))
         return True
 
     def _hand_over(self, posted: tuple[_Seat, Callable[[int], None]]) -> bool:
