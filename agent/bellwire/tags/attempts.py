@@ -171,6 +171,9 @@ class PeriodicAttempts(Attempts):
 
     def begins(self, clicks_ps: Times) -> Times:
         """Tell when the attempts began that clicks lie in; `BEFORE_ALL_PS` for none. Both of shape (n,)."""
+        if self.windows and len(clicks_ps) and clicks_ps[0] >= self._latest_ps():
+            start_ps = self._latest_ps()  # as nearly always: all of them lie in one window
+            return start_ps + (clicks_ps - start_ps) // self._period_ps * self._period_ps
         starts_ps = self._starts_ps[np.searchsorted(self._starts_ps, clicks_ps, side="right") - 1]
         begins_ps = clicks_ps - (clicks_ps - starts_ps) % self._period_ps
         return np.where(starts_ps == BEFORE_ALL_PS, BEFORE_ALL_PS, begins_ps)

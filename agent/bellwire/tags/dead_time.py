@@ -28,7 +28,7 @@ class DeadTime:
         near = np.diff(times_ps) < self._dead_ps
         first_far = int(np.searchsorted(times_ps, int(self._last_ps.max()) + self._dead_ps))
         if not first_far and not near.any():
-            self._last_ps[detectors] = times_ps  # of each detector, the last one stays
+            self._keep(times_ps, detectors)
             return None
         # A click is dropped only for one of the same detector that is near, and then the click just before it, of whatever
         # detector, is near as well: all others are kept, and few are left to look at.
@@ -41,8 +41,14 @@ class DeadTime:
         for detector in np.unique(detectors[place]):
             mine = place[detectors[place] == detector]
             alive[mine] = self._alive_of_one(times_ps[mine], int(self._last_ps[detector]))
-        self._last_ps[detectors[alive]] = times_ps[alive]
+        self._keep(times_ps, detectors, alive)
         return alive
+
+    def _keep(self, times_ps: Times, detectors: Numbers, alive: Mask | None = None) -> None:
+        """Remember the last click of each detector, of those that a later click can be near to."""
+        last = int(np.searchsorted(times_ps, times_ps[-1] - self._dead_ps))
+        kept = slice(last, None) if alive is None else last + np.flatnonzero(alive[last:])
+        self._last_ps[detectors[kept]] = times_ps[kept]  # a detector's last one stays
 
     def _alive_of_one(self, times_ps: Times, last_ps: int) -> Mask:
         """Tell which clicks of one detector are kept, when `last_ps` was its last one before."""

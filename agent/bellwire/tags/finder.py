@@ -120,8 +120,7 @@ class Finder:
         self._has_trigger, self._has_start = settings.trigger is not None, settings.start is not None
         self._detectors = np.array(settings.detectors, dtype=np.int16)
         self._dead_time = DeadTime(settings.dead_time_ps, len(self._detectors))
-        self._gates = len(settings.gates_ps)
-        self._edges_ps = np.array(settings.gates_ps, dtype=np.int64).ravel()
+        self._gates_ps = settings.gates_ps
         self._codes = _channel_codes(settings)
         self._patterns = _pattern_table(settings)
         self._open = _Clicks.none()
@@ -148,10 +147,13 @@ class Finder:
             self.dead += len(times_ps) - int(np.count_nonzero(alive))
             times_ps, detectors = times_ps[alive], detectors[alive]
         begins_ps = self.attempts.begins(times_ps)
-        edge = np.searchsorted(self._edges_ps, times_ps - begins_ps, side="right")
-        inside = np.flatnonzero(edge & 1)
+        since_ps = times_ps - begins_ps
+        in_gates = [(begin_ps <= since_ps) & (since_ps < end_ps) for begin_ps, end_ps in self._gates_ps]
+        inside = np.flatnonzero(np.logical_or.reduce(in_gates))
         self.outside += len(times_ps) - len(inside)
-        modes = detectors[inside].astype(np.int16) * self._gates + (edge[inside] >> 1).astype(np.int16)
+        modes = detectors[inside].astype(np.int16) * len(in_gates)
+        for gate, in_gate in enumerate(in_gates[1:], 1):
+            modes += gate * in_gate[inside].astype(np.int16)
         return _Clicks(begins_ps[inside], times_ps[inside], modes)
 
     def _finished(self, clicks: _Clicks) -> _Clicks:
@@ -192,7 +194,7 @@ class Finder:
             states=states,
             begins_ps=begins_ps[one],
             clicks_ps=clicks.times_ps[both],
-            channels=self._detectors[clicks.modes[both] // self._gates],
+            channels=self._detectors[clicks.modes[both] // len(self._gates_ps)],
         )
 
 
