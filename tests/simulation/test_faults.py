@@ -1,4 +1,4 @@
-"""Lost, repeated and late frames, and participants that die (ARCHITECTURE: what must always hold)."""
+"""Lost, repeated and late frames, and participants that die (what must always hold)."""
 
 from __future__ import annotations
 

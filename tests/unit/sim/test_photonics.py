@@ -1,4 +1,4 @@
-"""Photonic links against the rows of the reference numbers (reference/acceptance.json, copied)."""
+"""Photonic links against published numbers and closed forms."""
 
 from __future__ import annotations
 
