@@ -40,6 +40,7 @@ class LinkTimes(Table, frozen=True, kw_only=True):
     report_timeout_ms: Milliseconds = 500.0
     pair_lifetime_ms: Milliseconds = 5_000.0
     backoff_ms: Milliseconds = 2.0
+    guard_ms: Milliseconds = 10.0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -72,6 +73,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             report_timeout_ns=nanoseconds(self.report_timeout_ms),
             pair_lifetime_ns=nanoseconds(self.pair_lifetime_ms),
             backoff_ns=nanoseconds(self.backoff_ms),
+            guard_ns=nanoseconds(self.guard_ms),
             goodness=self.goodness,
         )
 
@@ -105,6 +107,7 @@ class StationLinkTable(Table, frozen=True, kw_only=True):
     primary: Text
     secondary: Text
     report_timeout_ms: Milliseconds = 500.0
+    guard_ms: Milliseconds = 10.0
 
     def settings(self, name: str) -> StationLink:
         """Give the link as the protocol has it.
@@ -117,6 +120,7 @@ class StationLinkTable(Table, frozen=True, kw_only=True):
             primary=node_id(self.primary),
             secondary=node_id(self.secondary),
             report_timeout_ns=nanoseconds(self.report_timeout_ms),
+            guard_ns=nanoseconds(self.guard_ms),
         )
 
 

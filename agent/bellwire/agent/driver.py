@@ -12,8 +12,10 @@ from bellwire.protocols.errors import BackendError
 from bellwire.protocols.ids import BROKER, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.node import Node, QubitKind
+from bellwire.protocols.time_hub import TimePart
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
+from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
 
@@ -26,6 +28,7 @@ class BrainCapable(Protocol):
 
     endpoint: Endpoint
     node: Node
+    time: TimePart
 
     def start(self, now_ns: int) -> None:
         """Begin: greet the broker."""
@@ -35,7 +38,8 @@ class NodeDaemon:
     """Drives a brain over one connection to the broker and one backend.
 
     To be made, started and closed within one running loop. `report` is told in one line what a person may want to know.
-    It is ready while both its broker and its backend are there; `on_ready` is told whenever that changes.
+    It is ready while its broker and its backend are there and it knows the network's time; `on_ready` is told whenever that
+    changes.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class NodeDaemon:
         self._connection: Connection | None = None
         brain.endpoint.on_peer_up.append(lambda peer: self._note_broker(peer, True))
         brain.endpoint.on_peer_lost.append(lambda peer, *_: self._note_broker(peer, False))
+        if brain.time.node is not None:
+            brain.time.node.on_state.append(self._note_time)
 
     # Life.
 
@@ -84,7 +90,8 @@ class NodeDaemon:
             drained=self._drained,
             report=self._report,
         )
-        self._driver = Driver(self.node, connection.send, self._clock, self._hand_over)
+        send = noting_departures(connection.send, self.brain.endpoint, self._clock)
+        self._driver = Driver(self.node, send, self._clock, self._hand_over)
         self._connection = connection
         try:
             connection.start()
@@ -96,7 +103,7 @@ class NodeDaemon:
         self._driver.poke()
 
     async def wait_ready(self) -> None:
-        """Wait until both the broker and the backend are there."""
+        """Wait until the broker, the backend and the network's time are there."""
         await self._ready.wait()
 
     async def run(self) -> None:
@@ -193,8 +200,13 @@ class NodeDaemon:
             self._broker_up = up
             self._look_ready()
 
+    def _note_time(self) -> None:
+        assert self.brain.time.node is not None
+        self._tell(f"the clock of {self.brain.endpoint.node} is {self.brain.time.node.machine.state}")
+        self._look_ready()
+
     def _look_ready(self) -> None:
-        ready = self._broker_up and self.node.backend_up
+        ready = self._broker_up and self.node.backend_up and self.brain.endpoint.has_time
         if ready == self._ready.is_set():
             return
         if ready:

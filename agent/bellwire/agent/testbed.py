@@ -326,6 +326,7 @@ class _Writer:
                     "primary": link.ends[0],
                     "secondary": link.ends[1],
                     "report_timeout_ms": link.report_timeout_ms,
+                    "guard_ms": link.guard_ms,
                 }
                 for link_id, link in self._config.links.items()
                 if link.station == name

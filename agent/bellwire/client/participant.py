@@ -38,7 +38,7 @@ class Participant:
         keys = load_secret(secret_key)
         self._server = server
         self._where = endpoint
-        self.endpoint = Endpoint(keys.name, keys.role, new_epoch(), codec=codec, settings=settings, clock=server)
+        self.endpoint = Endpoint(keys.name, keys.role, new_epoch(), codec=codec, settings=settings)
         public = load_public(server_key)
         self._refused = ""
         self._connection = Connection(

@@ -22,6 +22,7 @@ from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Requ
 from bellwire.protocols.node import Batch, Node, QubitKind
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
+from bellwire.protocols.time_hub import TimePart
 from bellwire.sim.preset import Preset
 from bellwire.sim.topology import WorldLink, WorldNode
 from bellwire.sim.world import BatchCompleted, World
@@ -313,7 +314,7 @@ class VirtualTestbed:
     def endpoint(self, name: NodeId, role: Role) -> Endpoint:
         """Make the endpoint of a new incarnation of a participant."""
         self._epochs += 1
-        clock = None if role is Role.BROKER else self._clock
+        clock = self._clock if role in (Role.AGENT, Role.STATION) else None
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
         return kind(name, role, Epoch(self._epochs), settings=self.session, clock=clock)
 
@@ -393,6 +394,7 @@ class VirtualTestbed:
     def restart_broker(self) -> Endpoint:
         """Replace the broker by a later incarnation."""
         self.broker = self.endpoint(BROKER, Role.BROKER)
+        TimePart(self.broker)
         self.net.add(BROKER, self.broker)
         return self.broker
 

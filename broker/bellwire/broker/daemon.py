@@ -12,7 +12,9 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.messages import Role
 from bellwire.protocols.session import SessionSettings
+from bellwire.protocols.time_hub import TimePart
 from bellwire.transport.clock import local_time_ns, new_epoch
+from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, load_secret
@@ -55,7 +57,8 @@ class BrokerDaemon:
             report=report,
         )
         self.hub.follow(self.core)
-        self.driver = Driver(self.core, self.hub.send, local_time_ns)
+        self.time = TimePart(self.core)
+        self.driver = Driver(self.core, noting_departures(self.hub.send, self.core, local_time_ns), local_time_ns)
 
     @property
     def endpoint(self) -> str:

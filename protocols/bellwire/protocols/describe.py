@@ -38,6 +38,7 @@ from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Step
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import LinkRequest
 from bellwire.protocols.session import Session
+from bellwire.protocols.time_node import ClockMachine
 
 MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     Session,
@@ -46,6 +47,7 @@ MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     StationWindow,
     PairEnd,
     GateEnd,
+    ClockMachine,
 )
 """Every machine of this version of the protocol."""
 
