@@ -140,7 +140,7 @@ class Servo:
         samples = self._history
         self._since_ns = samples[-1].local_ns
         least_ns = min(sample.delay_ns for sample in samples)
-        floor_ns = least_ns / 16 + 100
+        floor_ns = least_ns / 4 + 100
         weights = [(sample.delay_ns - least_ns + floor_ns) ** -2 for sample in samples]
         times = [sample.local_ns - self._since_ns for sample in samples]
         base_ns = samples[-1].offset_ns
