@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.errors import BackendError
+from bellwire.protocols.errors import BackendError, TransportError
 from bellwire.protocols.ids import BROKER, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.node import Node, QubitKind
@@ -18,6 +18,7 @@ from bellwire.transport.connection import Connection
 from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
+from bellwire.transport.time_socket import TimeSocket, host_and_port
 
 BACKEND_CLOSE_S: Final = 0.5
 """How long a backend may take to close. A daemon ends within a second."""
@@ -68,6 +69,7 @@ class NodeDaemon:
         self._closing = asyncio.Event()
         self._driver: Driver | None = None
         self._connection: Connection | None = None
+        self._time_socket: TimeSocket | None = None
         brain.endpoint.on_peer_up.append(lambda peer: self._note_broker(peer, True))
         brain.endpoint.on_peer_lost.append(lambda peer, *_: self._note_broker(peer, False))
         if brain.time.node is not None:
@@ -95,6 +97,7 @@ class NodeDaemon:
         self._connection = connection
         try:
             connection.start()
+            self._open_time_socket()
             await self.backend.connect(self)
         except BaseException:
             await self._disconnect()
@@ -148,7 +151,27 @@ class NodeDaemon:
         finally:
             await self._disconnect()
 
+    def _open_time_socket(self) -> None:
+        """Take the side path of time where there can be one."""
+        node = self.brain.time.node
+        if node is None:
+            return
+        self._time_socket = TimeSocket(self._time_datagram, self._clock)
+        try:
+            self._time_socket.reach(host_and_port(self._broker_endpoint)[0])
+        except TransportError as error:
+            self._tell(f"time goes by way of the session alone: {error}")
+            return
+        node.uses_path = True
+
+    def _time_datagram(self, data: bytes, _address: object, arrived_ns: int) -> None:
+        node = self.brain.time.node
+        if node is not None:
+            self._stimulate(lambda now_ns: node.receive_datagram(data, arrived_ns, now_ns))
+
     async def _disconnect(self) -> None:
+        if self._time_socket is not None:
+            self._time_socket.close()
         if self._driver is not None:
             self._driver.close()
         if self._connection is not None:
@@ -188,6 +211,8 @@ class NodeDaemon:
             self._driver.stimulate(stimulus)
 
     def _hand_over(self) -> None:
+        if self._time_socket is not None and self.brain.time.node is not None:
+            self._time_socket.send(self.brain.time.node.take_datagrams())
         for batch in self.node.take_batches():
             self.backend.submit(batch)
 

@@ -97,7 +97,7 @@ def _row(field: inspect.Field) -> FieldRow:
         default = "required"
     else:
         value = msgspec.to_builtins(field.default)
-        default = "nil" if value is None else "empty" if value in ("", [], ()) else str(value).lower()
+        default = "nil" if value is None else "empty" if value in ("", b"", [], ()) else str(value).lower()
     return FieldRow(field.name, _type(field.type), unit, _bounds(field.type), default)
 
 
@@ -111,6 +111,7 @@ def _type(kind: inspect.Type) -> str:
         inspect.IntType: "integer",
         inspect.FloatType: "float",
         inspect.StrType: "string",
+        inspect.BytesType: "binary",
         inspect.EnumType: "string",
         inspect.BoolType: "boolean",
         inspect.StructType: "map",
@@ -129,6 +130,8 @@ def _bounds(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.StrType):
         least = kind.min_length or (1 if kind.pattern else 0)
         return f"{least}..{kind.max_length} {'name' if kind.pattern else 'chars'}"
+    if isinstance(kind, inspect.BytesType):
+        return f"{kind.min_length or 0}..{kind.max_length} octets"
     if isinstance(kind, inspect.EnumType):
         values = [str(member.value) for member in kind.cls]
         return "a code of 1 §6.1" if kind.cls is ErrorCode else " ".join(f"`{value}`" for value in values)

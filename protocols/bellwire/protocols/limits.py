@@ -53,4 +53,10 @@ MIN_TIME_INTERVAL_NS = 10_000_000
 
 MAX_TIME_LEASE_NS = 3_600_000_000_000
 
+PATH_KEY_BYTES = 32
+"""The key of a side path of time."""
+
+MAX_DATAGRAM_BYTES = 1_024
+"""A longer datagram on a side path is dropped unread."""
+
 INT64_MAX = 2**63 - 1

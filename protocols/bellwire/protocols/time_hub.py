@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bellwire.protocols.departures import Departure
@@ -24,6 +25,7 @@ from bellwire.protocols.messages import (
 )
 from bellwire.protocols.session import Loss
 from bellwire.protocols.time_node import TimeNode
+from bellwire.protocols.time_path import Datagram, Direction, SidePath, path_id_of
 from bellwire.protocols.time_sources import UNUSABLE_CLASS, TimeSettings
 from bellwire.protocols.timers import Timer
 
@@ -34,6 +36,9 @@ OWN_CLASS = 13
 
 HOLDOVER_CLASS = 14
 """A clock of that class which has lost what it follows."""
+
+MAX_UNANSWERED_BURSTS = 2
+"""After so many a side path is none, until another lease: the exchange goes on by way of the session."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,10 @@ class _Lease:
     sequence: int = 0
     exchange: int = 0
     departure: Departure | None = None
+    path: SidePath | None = None
+    address: object = None
+    """Where the holder's datagrams come from; `None` while none came, or none that is sent there arrives."""
+    unanswered: int = 0
 
 
 class TimeHub:
@@ -58,6 +67,10 @@ class TimeHub:
         self._node = node
         self._leases: dict[NodeId, _Lease] = {}
         self._sequence = 0
+        self._offers: tuple[int, Callable[[], bytes]] | None = None
+        self._paths: dict[int, NodeId] = {}
+        self._path_ids = 0
+        self._datagrams: list[Datagram] = []
         endpoint.handle(TimeLease, self.grant)
         endpoint.hear(TimeDelayReq, self._delay_req)
         endpoint.on_peer_lost.append(self._peer_lost)
@@ -79,13 +92,23 @@ class TimeHub:
             lease.began_ns = before.began_ns
             first_ns = max(first_ns, before.began_ns + MIN_TIME_INTERVAL_NS)
         self._leases[peer] = lease
+        if self._offers is None or not message.exchanges:
+            grant = TimeGrant(lease_ns=message.lease_ns)
+        else:
+            port, make_key = self._offers
+            self._path_ids += 1
+            grant = TimeGrant(lease_ns=message.lease_ns, path_id=self._path_ids, path_port=port, path_key=make_key())
+            lease.path = SidePath(grant.path_id, grant.path_key, Direction.TO_NODE)
+            self._paths[grant.path_id] = peer
         lease.timer = endpoint.timers.at(first_ns, lambda: self._burst(peer, lease))
-        return TimeGrant(lease_ns=message.lease_ns)
+        return grant
 
     def _end(self, peer: NodeId) -> None:
         lease = self._leases.pop(peer, None)
         if lease is not None and lease.timer is not None:
             lease.timer.cancel()
+        if lease is not None and lease.path is not None:
+            del self._paths[lease.path.path_id]
 
     def _peer_lost(self, peer: NodeId, _loss: Loss, _why: str) -> None:
         self._end(peer)
@@ -101,6 +124,10 @@ class TimeHub:
         announce = self._announcement()
         endpoint.tell(peer, announce)
         if lease.message.exchanges and announce.clock_class < UNUSABLE_CLASS:
+            if lease.address is not None:
+                lease.unanswered += 1
+                if lease.unanswered > MAX_UNANSWERED_BURSTS:
+                    lease.address = lease.path = None
             self._sync(peer, lease, 0)
 
     def _announcement(self) -> TimeAnnounce:
@@ -124,9 +151,42 @@ class TimeHub:
         self._sequence += 1
         lease.sequence, lease.exchange = self._sequence, exchange
         sync = TimeSync(sequence=lease.sequence, exchange=exchange)
-        lease.departure = self._endpoint.tell_timed(peer, sync)
+        lease.departure = self._send(lease, sync) or self._endpoint.tell_timed(peer, sync)
 
-    def _delay_req(self, peer: NodeId, message: TimeDelayReq) -> None:
+    def _send(self, lease: _Lease, message: TimeSync | TimeFollowUp | TimeDelayResp) -> Departure | None:
+        """Send by the side path, if the holder was heard on it."""
+        if lease.path is None or lease.address is None:
+            return None
+        departure = Departure(self._endpoint.now_ns)
+        self._datagrams.append(Datagram(lease.address, lease.path.seal(message), departure))
+        return departure
+
+    def offer_path(self, port: int, make_key: Callable[[], bytes]) -> None:
+        """From now on offer a side path by UDP at a port of this host; `make_key` gives a new key of 32 random octets."""
+        self._offers = (port, make_key)
+
+    def take_datagrams(self) -> list[Datagram]:
+        """Take the datagrams to be sent."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    def receive_datagram(self, data: bytes, address: object, arrived_ns: int, now_ns: int) -> None:
+        """Take a datagram that came from `address` and arrived at `arrived_ns`, which may have been a while ago."""
+        peer = self._paths.get(path_id_of(data) or 0)
+        lease = None if peer is None else self._leases.get(peer)
+        if peer is None or lease is None or lease.path is None:
+            return
+        authentic, message = lease.path.open(data)
+        if not authentic:
+            return
+        self._endpoint.catch_up(now_ns)
+        self._endpoint.begin(now_ns)
+        lease.address = address
+        if isinstance(message, TimeDelayReq):
+            lease.unanswered = 0
+            self._delay_req(peer, message, arrived_ns)
+
+    def _delay_req(self, peer: NodeId, message: TimeDelayReq, arrived_ns: int | None = None) -> None:
         """Answer the one Delay_Req that is due. The next Sync goes first: it finds the path as warm as it gets."""
         endpoint, lease = self._endpoint, self._leases.get(peer)
         if lease is None or lease.departure is None or message.sequence != lease.sequence:
@@ -139,8 +199,10 @@ class TimeHub:
             origin_ns=endpoint.network_time_ns(left_ns),
             uncertainty_ns=endpoint.clock.uncertainty_ns(endpoint.now_ns) or 0,
         )
-        endpoint.tell(peer, follow_up)
-        endpoint.tell(peer, TimeDelayResp(sequence=message.sequence, received_ns=endpoint.network_time_ns()))
+        delay_resp = TimeDelayResp(sequence=message.sequence, received_ns=endpoint.network_time_ns(arrived_ns))
+        for answer in (follow_up, delay_resp):
+            if self._send(lease, answer) is None:
+                endpoint.tell(peer, answer)
 
 
 class TimePart:

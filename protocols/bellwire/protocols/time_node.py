@@ -11,6 +11,7 @@ from bellwire.protocols.departures import Departure
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.ids import NodeId
+from bellwire.protocols.limits import PATH_KEY_BYTES
 from bellwire.protocols.machine import Machine, Row
 from bellwire.protocols.messages import (
     ClockState,
@@ -18,10 +19,12 @@ from bellwire.protocols.messages import (
     TimeDelayReq,
     TimeDelayResp,
     TimeFollowUp,
+    TimeGrant,
     TimeLease,
     TimeSync,
 )
 from bellwire.protocols.session import Loss
+from bellwire.protocols.time_path import Datagram, Direction, SidePath
 from bellwire.protocols.time_servo import ClockSpec, Sample, Servo, sample_of
 from bellwire.protocols.time_sources import Sources, TimeSettings
 from bellwire.protocols.timers import Timer
@@ -132,6 +135,10 @@ class TimeNode:
         self._renewals: dict[NodeId, Timer] = {}
         self._watch: Timer | None = None
         endpoint.hear(TimeAnnounce, self._announced)
+        self._path: tuple[SidePath, int] | None = None
+        self._datagrams: list[Datagram] = []
+        self.uses_path = False
+        """Whether a transport takes datagrams: it says so."""
         endpoint.hear(TimeSync, self._sync)
         endpoint.hear(TimeFollowUp, self._follow_up)
         endpoint.hear(TimeDelayResp, self._delay_resp)
@@ -174,6 +181,8 @@ class TimeNode:
         )
 
         def answered(answer: Answer) -> None:
+            if isinstance(answer, TimeGrant) and exchanges:
+                self._take_path(answer)
             if endpoint.is_up(peer):
                 failed = isinstance(answer, RequestError)
                 delay_ns = settings.interval_ns if failed else settings.lease_ns // 2
@@ -185,6 +194,44 @@ class TimeNode:
     def _announced(self, peer: NodeId, message: TimeAnnounce) -> None:
         self.sources.heard(peer, message, self.endpoint.now_ns)
         self._choose()
+        if peer == self.sources.chosen and self._path is not None:
+            self._send(None)
+
+    # The side path.
+
+    def _take_path(self, grant: TimeGrant) -> None:
+        self._path = None
+        if self.uses_path and grant.path_port and len(grant.path_key) == PATH_KEY_BYTES:
+            path = SidePath(grant.path_id, grant.path_key, Direction.TO_SOURCE)
+            self._path = (path, grant.path_port)
+            self._send(None)
+
+    def _send(self, message: TimeDelayReq | None) -> Departure:
+        """Send a datagram; an empty one tells the source where this node is reached."""
+        assert self._path is not None
+        path, port = self._path
+        departure = Departure(self.endpoint.now_ns)
+        self._datagrams.append(Datagram(port, path.seal(message), departure))
+        return departure
+
+    def take_datagrams(self) -> list[Datagram]:
+        """Take the datagrams to be sent, each with the source's port as its address."""
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    def receive_datagram(self, data: bytes, arrived_ns: int, now_ns: int) -> None:
+        """Take a datagram that arrived at `arrived_ns`, which may have been a while ago."""
+        if self._path is None or self.sources.chosen is None:
+            return
+        self.endpoint.catch_up(now_ns)
+        self.endpoint.begin(now_ns)
+        _, message = self._path[0].open(data)
+        if isinstance(message, TimeSync):
+            self._sync(self.sources.chosen, message, arrived_ns)
+        elif isinstance(message, TimeFollowUp):
+            self._follow_up(self.sources.chosen, message)
+        elif isinstance(message, TimeDelayResp):
+            self._delay_resp(self.sources.chosen, message)
 
     def _choose(self) -> None:
         """Exchange with the best source, and with that one alone."""
@@ -194,6 +241,7 @@ class TimeNode:
             return
         self._burst = _Burst()
         self._last_sequence = 0
+        self._path = None
         if before is not None and not self.sources.is_heard(before, self.endpoint.now_ns):
             self._step(ClockInput.SILENCE)
         for peer in (before, chosen):
@@ -221,7 +269,8 @@ class TimeNode:
 
     # Exchanges.
 
-    def _sync(self, peer: NodeId, message: TimeSync) -> None:
+    def _sync(self, peer: NodeId, message: TimeSync, arrived_ns: int | None = None) -> None:
+        """Answer by the way that it came: by datagram when there is an `arrived_ns`."""
         if peer != self.sources.chosen or message.sequence <= self._last_sequence:
             return
         self._last_sequence = message.sequence
@@ -229,9 +278,11 @@ class TimeNode:
             self._end_burst()
         if len(self._burst.exchanges) >= self.settings.exchanges:
             return
-        departure = self.endpoint.tell_timed(peer, TimeDelayReq(sequence=message.sequence))
+        answer = TimeDelayReq(sequence=message.sequence)
+        departure = self.endpoint.tell_timed(peer, answer) if arrived_ns is None else self._send(answer)
         if departure is not None:
-            exchange = _Exchange(message.exchange, self.endpoint.now_ns, departure)
+            at_ns = self.endpoint.now_ns if arrived_ns is None else arrived_ns
+            exchange = _Exchange(message.exchange, at_ns, departure)
             self._burst.exchanges[message.sequence] = exchange
 
     def _follow_up(self, peer: NodeId, message: TimeFollowUp) -> None:

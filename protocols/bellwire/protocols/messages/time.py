@@ -14,6 +14,7 @@ from bellwire.protocols.limits import (
     MAX_DURATION_NS,
     MAX_TIME_LEASE_NS,
     MIN_TIME_INTERVAL_NS,
+    PATH_KEY_BYTES,
 )
 from bellwire.protocols.messages.base import Message, Natural, Node, NodeOrNone, Reply, Request, TimeNs
 
@@ -36,9 +37,15 @@ class ClockState(StrEnum):
 
 
 class TimeGrant(Reply, frozen=True, kw_only=True, tag="time.grant"):
-    """The lease is given, from now and for `lease_ns`."""
+    """The lease is given, from now and for `lease_ns`.
+
+    With a `path_key` the source offers a side path: UDP, at the port of its host.
+    """
 
     lease_ns: LeaseNs
+    path_id: Natural = 0
+    path_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    path_key: Annotated[bytes, Meta(max_length=PATH_KEY_BYTES)] = b""
 
 
 class TimeLease(Request, frozen=True, kw_only=True, tag="time.lease"):
