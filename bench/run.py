@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import agents
+import clocks
 import pingpong
 from rich.console import Console
 from rich.table import Table
@@ -89,6 +90,8 @@ def main() -> None:
         results = pingpong.measure()
     with console.status("two agents over an always-succeeding link"):
         results |= in_testbed(arguments.scale)
+    with console.status("clocks, 50 ms and 50 ppm off"):
+        results |= clocks.measure(arguments.scale)
     results |= ratios(results)
     show(results, console)
     machine = {"python": platform.python_version(), "cores": os.cpu_count()}

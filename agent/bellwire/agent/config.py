@@ -13,7 +13,7 @@ from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
-from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text, nanoseconds
+from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text, TimeTable, nanoseconds
 
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
@@ -92,6 +92,7 @@ class NodeFile(Table, frozen=True, kw_only=True):
     broker: BrokerTable
     backend: BackendTable
     session: SessionTable = SessionTable()
+    time: TimeTable = TimeTable()
 
 
 class AgentConfig(NodeFile, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
 from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
-from bellwire.shell.config import SessionTable, Table, Text, load_config, to_toml
+from bellwire.shell.config import GRANDMASTER, SessionTable, Table, Text, TimeTable, load_config, to_toml
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.topology import MAX_QUBITS_PER_NODE, WorldLink, WorldNode, check_topology
@@ -47,6 +47,7 @@ class TestbedNode(Table, frozen=True, kw_only=True):
     communication: QubitCount = 1
     storage: QubitCount = 1
     reference: QubitCount = 0
+    time: TimeTable = TimeTable()
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """The node's qubits by name."""
@@ -58,9 +59,11 @@ class TestbedNode(Table, frozen=True, kw_only=True):
 
 
 class TestbedStation(Table, frozen=True, kw_only=True):
-    """A table `[stations.NAME]`: there is nothing to say about a station, but that it is there."""
+    """A table `[stations.NAME]`: there is little to say about a station, but that it is there."""
 
     __test__: ClassVar[bool] = False
+
+    time: TimeTable = TimeTable()
 
 
 class TestbedLink(LinkTimes, frozen=True, kw_only=True):
@@ -93,6 +96,8 @@ class TestbedConfig(Table, frozen=True, kw_only=True):
     stations: dict[str, TestbedStation]
     links: dict[str, TestbedLink] = {}
     session: SessionTable = SessionTable()
+    time: TimeTable = GRANDMASTER
+    """The broker's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,13 +225,15 @@ class _Writer:
                 "secret_key": f"keys/{BROKER}{SECRET_SUFFIX}",
                 "authorized_keys": f"authorized/{BROKER}",
                 "session": session,
+                "time": _time(self._config.time),
             },
         )
         yield self._write_part(WORLD, "world", self._world_file(session))
-        for name in self._config.stations:
-            yield self._write_part(name, "station", self._node_file(name, session) | self._station_links(name))
-        for name in self._config.nodes:
-            yield self._write_part(name, "agent", self._node_file(name, session) | self._agent_links(name))
+        for name, station in self._config.stations.items():
+            file = self._node_file(name, session, station.time)
+            yield self._write_part(name, "station", file | self._station_links(name))
+        for name, node in self._config.nodes.items():
+            yield self._write_part(name, "agent", self._node_file(name, session, node.time) | self._agent_links(name))
         self._write(CLIENT_FILE, self._client_file())
 
     def _write_part(self, name: str, command: str, content: dict[str, Any]) -> Part:
@@ -282,12 +289,13 @@ class _Writer:
             },
         }
 
-    def _node_file(self, name: str, session: dict[str, Any]) -> dict[str, Any]:
+    def _node_file(self, name: str, session: dict[str, Any], time: TimeTable) -> dict[str, Any]:
         times = self._config.session.settings()
         return {
             "secret_key": f"keys/{name}{SECRET_SUFFIX}",
             "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
             "session": session,
+            "time": _time(time),
             "backend": {
                 "name": "sim",
                 "options": {
@@ -345,6 +353,13 @@ class _Writer:
                 "secret_key": f"keys/{OBSERVER}{SECRET_SUFFIX}",
             },
         }
+
+
+def _time(table: TimeTable) -> dict[str, Any]:
+    values = {name: getattr(table, name) for name in table.__struct_fields__}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value is not None
+    }
 
 
 def _write_changed(path: Path, content: bytes) -> None:

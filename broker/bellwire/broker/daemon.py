@@ -15,6 +15,7 @@ from bellwire.protocols.limits import PATH_KEY_BYTES
 from bellwire.protocols.messages import Role
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
+from bellwire.protocols.time_sources import TimeSettings
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
@@ -31,6 +32,7 @@ class BrokerConfig:
     secret_key: Path
     authorized_keys: Path
     session: SessionSettings = field(default_factory=SessionSettings)
+    time: TimeSettings = field(default_factory=lambda: TimeSettings(sources=()))
 
 
 class BrokerDaemon:
@@ -47,7 +49,8 @@ class BrokerDaemon:
             raise ConfigError(f"{config.secret_key}: is the key of the {keys.role} {keys.name}, not a broker's")
         authorized = AuthorizedKeys(config.authorized_keys)
         epoch = new_epoch()
-        self.core = Endpoint(BROKER, Role.BROKER, epoch, settings=config.session)
+        clock = BROKER if config.time.sources else None
+        self.core = Endpoint(BROKER, Role.BROKER, epoch, settings=config.session, clock=clock)
         self.hub = Hub(
             BROKER,
             config.bind,
@@ -60,11 +63,11 @@ class BrokerDaemon:
             report=report,
         )
         self.hub.follow(self.core)
-        self.time = TimePart(self.core)
+        self.time = TimePart(self.core, config.time)
         self.driver = Driver(
             self.core, noting_departures(self.hub.send, self.core, local_time_ns), local_time_ns, self._send_time
         )
-        self._time_socket = TimeSocket(self._time_datagram, local_time_ns)
+        self.time_socket = TimeSocket(self._time_datagram, local_time_ns)
         self._report = report
 
     @property
@@ -85,6 +88,7 @@ class BrokerDaemon:
             raise
         self._open_time_socket()
         self.core.begin(local_time_ns(), f"{BROKER}:start")
+        self.time.start()
         self.driver.poke()
 
     async def run(self) -> None:
@@ -96,13 +100,13 @@ class BrokerDaemon:
         self.driver.stimulate(self._say_goodbye)
         self.driver.poke()
         self.driver.close()
-        self._time_socket.close()
+        self.time_socket.close()
         await self.hub.close()
 
     def _open_time_socket(self) -> None:
         """Offer the side path of time, at the same port as everything else."""
         try:
-            port = self._time_socket.listen(*host_and_port(self.hub.endpoint))
+            port = self.time_socket.listen(*host_and_port(self.hub.endpoint))
         except TransportError as error:
             if self._report is not None:
                 self._report(f"time goes by way of the sessions alone: {error}")
@@ -117,7 +121,7 @@ class BrokerDaemon:
 
     def _send_time(self) -> None:
         if self.time.hub is not None:
-            self._time_socket.send(self.time.hub.take_datagrams())
+            self.time_socket.send(self.time.hub.take_datagrams())
 
     def _deliver(self, peer: NodeId, data: bytes) -> None:
         self.driver.deliver(peer, data)

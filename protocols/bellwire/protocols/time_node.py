@@ -25,7 +25,7 @@ from bellwire.protocols.messages import (
 )
 from bellwire.protocols.session import Loss
 from bellwire.protocols.time_path import Datagram, Direction, SidePath
-from bellwire.protocols.time_servo import ClockSpec, Sample, Servo, sample_of
+from bellwire.protocols.time_servo import Sample, Servo, sample_of
 from bellwire.protocols.time_sources import Sources, TimeSettings
 from bellwire.protocols.timers import Timer
 
@@ -68,12 +68,12 @@ class ClockMachine(Machine[ClockState, ClockInput]):
     def __init__(self, endpoint: Endpoint, servo: Servo, interval_ns: Callable[[], int]) -> None:
         super().__init__()
         self._endpoint = endpoint
-        self._servo = servo
+        self.servo = servo
         self._interval_ns = interval_ns
 
     def set(self, sample: Sample) -> None:
         """Take the time that the samples give, by a step if need be."""
-        servo, clock, now_ns = self._servo, self._endpoint.clock, self._endpoint.now_ns
+        servo, clock, now_ns = self.servo, self._endpoint.clock, self._endpoint.now_ns
         servo.take(sample)
         clock.bound = servo.bound(now_ns)
         clock.known = self.state is ClockState.LOCKED
@@ -81,12 +81,12 @@ class ClockMachine(Machine[ClockState, ClockInput]):
 
     def begin_anew(self, sample: Sample) -> None:
         """What was believed is disproved: what is known now is this sample alone."""
-        self._servo.restart()
+        self.servo.restart()
         self.set(sample)
 
     def slew(self, sample: Sample) -> None:
         """Run faster or slower, until the time is the one that the samples give."""
-        servo, clock, now_ns = self._servo, self._endpoint.clock, self._endpoint.now_ns
+        servo, clock, now_ns = self.servo, self._endpoint.clock, self._endpoint.now_ns
         servo.take(sample)
         clock.bound = servo.bound(now_ns)
         error_ns = servo.offset_at(now_ns) - (clock.network_ns(now_ns) - now_ns)
@@ -94,7 +94,7 @@ class ClockMachine(Machine[ClockState, ClockInput]):
 
     def coast(self) -> None:
         """Go on with the drift that is known."""
-        self._endpoint.clock.steer(self._endpoint.now_ns, self._servo.drift_ppb)
+        self._endpoint.clock.steer(self._endpoint.now_ns, self.servo.drift_ppb)
 
 
 @dataclass(slots=True)
@@ -118,12 +118,10 @@ class _Burst:
 class TimeNode:
     """Keeps leases with the sources, exchanges with the best of them, and steers the endpoint's clock."""
 
-    def __init__(
-        self, endpoint: Endpoint, settings: TimeSettings | None = None, clock: ClockSpec | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, settings: TimeSettings) -> None:
         self.endpoint = endpoint
-        self.settings = settings or TimeSettings()
-        self.servo = Servo(clock or ClockSpec())
+        self.settings = settings
+        self.servo = Servo(settings.clock)
         self.machine = ClockMachine(endpoint, self.servo, lambda: self.settings.interval_ns)
         self.sources = Sources(endpoint.node, self.settings)
         self.path_delay_ns: int | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.limits import MAX_BURST_EXCHANGES, MAX_TIME_LEASE_NS, MIN_TIME_INTERVAL_NS
 from bellwire.protocols.messages import TimeAnnounce
+from bellwire.protocols.time_servo import ClockSpec
 
 SECOND_NS = 1_000_000_000
 
@@ -19,7 +20,10 @@ UNUSABLE_CLASS = 255
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSettings:
-    """From whom a participant takes the time, and how often; durations in nanoseconds (spec 4 §2.4)."""
+    """From whom a participant takes the time, and how often; durations in nanoseconds (spec 4 §2.4).
+
+    Without `sources` it is a grandmaster: its own clock is the network's time.
+    """
 
     sources: tuple[NodeId, ...] = (BROKER,)
     exchanges: int = 4
@@ -30,7 +34,9 @@ class TimeSettings:
     lease_ns: int = 30 * SECOND_NS
     hold_ns: int = 10 * SECOND_NS
     priority: int | None = None
-    """With a priority this participant is a source too, for when better ones are gone. The broker has 128."""
+    """With a priority this participant is a source too, for when better ones are gone. A grandmaster has 128."""
+
+    clock: ClockSpec = field(default_factory=ClockSpec)
 
     def __post_init__(self) -> None:
         if not 1 <= self.exchanges <= MAX_BURST_EXCHANGES:
