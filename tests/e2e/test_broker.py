@@ -171,8 +171,7 @@ async def answered(future: asyncio.Future[Answer]) -> Answer:
 
 async def kill(broker: BrokerDaemon) -> None:
     """End a broker as a crash would: nobody hears a goodbye."""
-    broker.driver.close()
-    await broker.hub.close()
+    await broker.drop()
 
 
 async def test_two_participants_greet_through_the_broker_and_ask_each_other(network: Network) -> None:

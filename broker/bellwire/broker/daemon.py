@@ -67,7 +67,7 @@ class BrokerDaemon:
         self.driver = Driver(
             self.core, noting_departures(self.hub.send, self.core, local_time_ns), local_time_ns, self._send_time
         )
-        self.time_socket = TimeSocket(self._time_datagram, local_time_ns)
+        self._time_socket = TimeSocket(self._time_datagram, local_time_ns)
         self._report = report
 
     @property
@@ -99,14 +99,18 @@ class BrokerDaemon:
         """Say goodbye to everybody and stop listening."""
         self.driver.stimulate(self._say_goodbye)
         self.driver.poke()
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Stop listening without a word, as a broker that dies does."""
         self.driver.close()
-        self.time_socket.close()
+        self._time_socket.close()
         await self.hub.close()
 
     def _open_time_socket(self) -> None:
         """Offer the side path of time, at the same port as everything else."""
         try:
-            port = self.time_socket.listen(*host_and_port(self.hub.endpoint))
+            port = self._time_socket.listen(*host_and_port(self.hub.endpoint))
         except TransportError as error:
             if self._report is not None:
                 self._report(f"time goes by way of the sessions alone: {error}")
@@ -121,7 +125,7 @@ class BrokerDaemon:
 
     def _send_time(self) -> None:
         if self.time.hub is not None:
-            self.time_socket.send(self.time.hub.take_datagrams())
+            self._time_socket.send(self.time.hub.take_datagrams())
 
     def _deliver(self, peer: NodeId, data: bytes) -> None:
         self.driver.deliver(peer, data)
