@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scene import ALICE, BOB, HUB, Tap, two_nodes
+from scene import ALICE, BOB, HUB, Tap, release, run, two_nodes
 
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, NodeId
@@ -80,6 +80,21 @@ def test_station_that_is_less_sure_than_the_guard_band_refuses_windows_until_the
     assert application.oks == []
     # Refusals do not come faster than requests are repeated.
     assert 2 <= len(opened.seen) <= 2 * 2 * 10 * 2
+
+
+def test_primary_that_is_no_longer_locked_opens_no_window_for_a_request_that_it_has() -> None:
+    opened = Tap((HeraldOpen,))
+    bed = bed_with(opened.rule())
+    application = bed.application()
+    application.call(ALICE, LinkCreate(peer=BOB, number=4, max_time_ns=3 * SECOND_NS))
+    bed.net.run_until(lambda: len(application.oks) == 4, limit_ns=SECOND_NS)
+    before = len(opened.seen)
+    bed.agents[ALICE].endpoint.clock.known = False
+    for node in (ALICE, BOB):
+        run(application, node, *(release(pair) for pair in dict.fromkeys(ok.pair_id for _, ok in application.oks)))
+    bed.net.run_until(lambda: bool(application.errors), limit_ns=5 * SECOND_NS)
+    assert len(opened.seen) == before
+    assert application.errors[0].text.startswith("the deadline came first: alice is not locked to the network's time")
 
 
 def test_node_in_holdover_serves_until_it_is_less_sure_than_the_guard_band() -> None:

@@ -137,3 +137,12 @@ def test_bound_ages_by_what_is_known_of_the_drift_and_never_by_more_than_was_pro
         local_ns=0, offset_ns=0, half_ns=100, rate_error_ppb=1_000, rate_limit_ppb=5_000, wander_ppb_per_s=100
     )
     assert [bound.half_at(seconds * SECOND) for seconds in (0, 1, 10, 1_000)] == [101, 1_201, 20_101, 5_000_101]
+
+
+def test_claim_counts_what_is_still_to_be_slewed() -> None:
+    clock = NetworkClock(own=False)
+    clock.step(0, 5_000, 0)
+    clock.bound = Bound(local_ns=0, offset_ns=0, half_ns=100)
+    assert clock.uncertainty_ns(0) == 5_100
+    clock.steer(0, -1_000)
+    assert clock.uncertainty_ns(2 * SECOND) == 3_100
