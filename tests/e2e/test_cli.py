@@ -221,3 +221,28 @@ def test_command_interrupted_is_one_line(here: Path) -> None:
                 process.send_signal(signal.SIGINT)
                 out, said = process.communicate(timeout=WAIT_S)
     assert (process.returncode, out, said) == (130, "", "bellwire: interrupted\n")
+
+
+def test_time_shows_the_clock_of_every_node_and_how_far_off_it_may_be(here: Path) -> None:
+    with running(here):
+        shown = bellwire("time", "--json")
+        assert shown.returncode == 0, shown.stderr
+        rows = {row["node"]: row for row in json.loads(shown.stdout)}
+        assert list(rows) == ["broker", "alice", "bob", "hub"]
+        assert {row["state"] for row in rows.values()} == {"locked"}
+        assert {row["grandmaster"] for row in rows.values()} == {"broker"}
+        assert rows["broker"]["uncertainty_ns"] == 0
+        assert all(rows[node]["uncertainty_ns"] > 0 for node in ("alice", "bob", "hub"))
+        # All of this machine read the same clock, and no process was there when another one read it first.
+        assert all(abs(rows[node]["offset_ns"]) < 1_000_000_000 for node in rows)
+        table = bellwire("time", "alice")
+        assert "alice" in table.stdout
+        assert "±" in table.stdout
+        plotted = bellwire("time", "--plot", "clocks.svg", "--for", "0.3", "--every", "0.1", "--json")
+        assert plotted.returncode == 0, plotted.stderr
+        assert len(plotted.stdout.splitlines()) >= 3
+        assert "<svg" in (here / "clocks.svg").read_text(encoding="utf-8")
+        nobody = bellwire("time", "nobody", "--timeout", "0.5")
+        assert nobody.returncode == 1
+        assert nobody.stderr == "bellwire: no answer of nobody within 0.5 s\n"
+        assert bellwire("time", "--plot", "clocks.pdf").returncode == 2

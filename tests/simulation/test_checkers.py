@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from bellwire.protocols.asks import Asks
-from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import QubitName
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.link_pairs import LinkPairs
 from bellwire.protocols.link_windows import LinkWindows
+from bellwire.protocols.network_clock import NetworkClock
 from bellwire.protocols.node import QubitKind, Qubits
 from bellwire.protocols.pairs import PairEnd, PairInput, PairState
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Session
 from bellwire.protocols.teleport import Half
-from bellwire.simnet.faults import Crash, FrameFault, FrameFaultKind, Plan
+from bellwire.simnet.faults import Crash, Detour, FrameFault, FrameFaultKind, Plan, Skew
 from bellwire.virtual.run import CHECKERS, run_seed
 from bellwire.virtual.scenario import load_scenario
 
@@ -35,6 +35,11 @@ LOST_REPORTS: Plan = (
 DEAD_APPLICATION: Plan = (Crash(number=1, node="app0", start_ns=5 * SECOND_NS, duration_ns=SECOND_NS),)
 LIGHT_LOSS: Plan = (FrameFault(number=1, kind=FrameFaultKind.LOSE, permille=40, duration_ns=4 * SECOND_NS),)
 DEAD_BROKER: Plan = (Crash(number=1, node="broker", start_ns=SECOND_NS, duration_ns=10 * SECOND_NS),)
+
+ONE_WAY_DETOUR: Plan = (
+    Skew(number=1, node="n0", offset_ns=50_000_000, drift_ppb=50_000),
+    Detour(number=2, sender="broker", receiver="n0", delay_ns=2_000_000, duration_ns=12 * SECOND_NS),
+)
 
 
 def confirms_by_itself(patch: Patch) -> None:
@@ -103,13 +108,13 @@ def takes_a_qubit_twice(patch: Patch) -> None:
 
 
 def claims_a_better_clock(patch: Patch) -> None:
-    read = Endpoint._read_clock
+    uncertainty_ns = NetworkClock.uncertainty_ns
 
-    def misread(self: Endpoint, session: Session, message: Any) -> None:
-        read(self, session, message)
-        self.clock.offset_ns += 10_000_000
+    def shrunk(self: NetworkClock, local_ns: int) -> int | None:
+        claimed_ns = uncertainty_ns(self, local_ns)
+        return None if claimed_ns is None else claimed_ns // 2
 
-    patch.setattr(Endpoint, "_read_clock", misread)
+    patch.setattr(NetworkClock, "uncertainty_ns", shrunk)
 
 
 def numbers_every_window_one(patch: Patch) -> None:
@@ -143,7 +148,7 @@ BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
     ("no-leak", keeps_what_the_dead_held, DEAD_APPLICATION),
     ("bounds", remembers_every_hello, DEAD_BROKER),
     ("time", takes_a_qubit_twice, ()),
-    ("time", claims_a_better_clock, ()),
+    ("time", claims_a_better_clock, ONE_WAY_DETOUR),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -25,6 +25,7 @@ from bellwire.protocols.messages import (
 from bellwire.protocols.messages.program import StepKind
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualLink, VirtualNode, VirtualTestbed
+from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Frame, Rule
 
 ALICE, BOB, HUB = NodeId("alice"), NodeId("bob"), NodeId("hub")
@@ -79,6 +80,7 @@ def two_nodes(
     scheme: str = "any",
     communication: int = 2,
     goodness: float = 1.0,
+    clocks: Mapping[NodeId, SkewedClock] | None = None,
 ) -> VirtualTestbed:
     node = VirtualNode(communication=communication, storage=4, reference=4)
     return VirtualTestbed(
@@ -87,6 +89,7 @@ def two_nodes(
         links=[VirtualLink(link_id=LINK, ends=(ALICE, BOB), station=HUB, scheme=scheme, goodness=goodness)],
         seed=seed,
         rules=rules,
+        clocks=clocks,
     )
 
 

@@ -105,8 +105,7 @@ class Slice:
     async def restart_broker(self) -> None:
         """Kill the broker without a goodbye, and start another at the same address."""
         address = self.broker.endpoint
-        self.broker.driver.close()
-        await self.broker.hub.close()
+        await self.broker.drop()
         self.broker = self._make_broker(address)
         await self.broker.start()
 

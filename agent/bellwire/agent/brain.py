@@ -39,6 +39,8 @@ from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import CreateSpec, LinkRequest
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Loss
+from bellwire.protocols.time_hub import TimePart
+from bellwire.protocols.time_sources import TimeSettings
 
 LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldReport, HeraldClose, PairConfirm, PairRelease)
 
@@ -46,7 +48,14 @@ LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldReport, HeraldClose, PairConfirm, Pa
 class AgentBrain:
     """One node's agent, without its sockets and its hardware."""
 
-    def __init__(self, endpoint: Endpoint, links: Iterable[LinkSettings], *, application_timeout_ns: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        links: Iterable[LinkSettings],
+        *,
+        application_timeout_ns: int,
+        time: TimeSettings | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.node = Node(endpoint)
         self.links: dict[LinkId, LinkEnd] = {}
@@ -57,6 +66,7 @@ class AgentBrain:
             link.pairs.on_pair_ended = self._pair_ended
             self.links[settings.link_id] = link
             self._by_peer[settings.peer] = link
+        self.time = TimePart(endpoint, time)
         self.registers = Registers(self.node, self.find_pair)
         self.registers.on_pair_used = self._pair_used
         self.gates = Gates(self.node, self.registers, self.link_to, self.find_pair)
@@ -68,6 +78,7 @@ class AgentBrain:
         """Begin: greet the broker."""
         self.endpoint.begin(now_ns, f"{self.endpoint.node}:start")
         self.endpoint.keep_session(BROKER)
+        self.time.start()
 
     def find_pair(self, pair_id: PairId) -> PairEnd | None:
         """This node's half of a pair, if it holds one."""

@@ -13,7 +13,7 @@ from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
-from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text, nanoseconds
+from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text, TimeTable, nanoseconds
 
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
@@ -43,6 +43,7 @@ class LinkTimes(Table, frozen=True, kw_only=True):
     report_timeout_ms: Milliseconds = 500.0
     pair_lifetime_ms: Milliseconds = 5_000.0
     backoff_ms: Milliseconds = 2.0
+    guard_ms: Milliseconds = 10.0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -74,6 +75,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             report_timeout_ns=nanoseconds(self.report_timeout_ms),
             pair_lifetime_ns=nanoseconds(self.pair_lifetime_ms),
             backoff_ns=nanoseconds(self.backoff_ms),
+            guard_ns=nanoseconds(self.guard_ms),
             goodness=self.goodness,
         )
 
@@ -92,6 +94,7 @@ class NodeFile(Table, frozen=True, kw_only=True):
     broker: BrokerTable
     backend: BackendTable
     session: SessionTable = SessionTable()
+    time: TimeTable = TimeTable()
 
 
 class AgentConfig(NodeFile, frozen=True, kw_only=True):
@@ -107,6 +110,7 @@ class StationLinkTable(Table, frozen=True, kw_only=True):
     primary: Text
     secondary: Text
     report_timeout_ms: Milliseconds = 500.0
+    guard_ms: Milliseconds = 10.0
 
     def settings(self, name: str) -> StationLink:
         """Give the link as the protocol has it.
@@ -119,6 +123,7 @@ class StationLinkTable(Table, frozen=True, kw_only=True):
             primary=node_id(self.primary),
             secondary=node_id(self.secondary),
             report_timeout_ns=nanoseconds(self.report_timeout_ms),
+            guard_ns=nanoseconds(self.guard_ms),
         )
 
 

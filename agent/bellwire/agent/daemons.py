@@ -43,7 +43,7 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
 
     def brain(endpoint: Endpoint) -> AgentBrain:
         timeout_ns = nanoseconds(config.application_timeout_ms)
-        return AgentBrain(endpoint, links, application_timeout_ns=timeout_ns)
+        return AgentBrain(endpoint, links, application_timeout_ns=timeout_ns, time=config.time.settings())
 
     return _node_daemon(path, config, Role.AGENT, brain, readiness)
 
@@ -52,7 +52,11 @@ def station_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
     """Make the station of a configuration file, on the running loop. Raises as `agent_daemon`."""
     config = load_config(path, StationConfig)
     links = _links(path, config.links)
-    return _node_daemon(path, config, Role.STATION, lambda endpoint: StationBrain(endpoint, links), readiness)
+
+    def brain(endpoint: Endpoint) -> StationBrain:
+        return StationBrain(endpoint, links, time=config.time.settings())
+
+    return _node_daemon(path, config, Role.STATION, brain, readiness)
 
 
 class _LinkCapable(Protocol[L]):
@@ -92,7 +96,8 @@ def _node_daemon(
         options=config.backend.options,
     )
     backend = load_backend(config.backend.name, context)
-    endpoint = Endpoint(keys.name, role, epoch, settings=config.session.settings(), clock=BROKER)
+    clock = BROKER if config.time.sources else None
+    endpoint = Endpoint(keys.name, role, epoch, settings=config.session.settings(), clock=clock)
     endpoint.on_peer_lost.append(_log_loss)
     return NodeDaemon(
         make_brain(endpoint),

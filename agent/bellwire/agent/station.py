@@ -8,17 +8,21 @@ from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER
 from bellwire.protocols.node import Node
 from bellwire.protocols.station import Station, StationLink
+from bellwire.protocols.time_hub import TimePart
+from bellwire.protocols.time_sources import TimeSettings
 
 
 class StationBrain:
     """One heralding station, without its sockets and its detectors."""
 
-    def __init__(self, endpoint: Endpoint, links: Iterable[StationLink]) -> None:
+    def __init__(self, endpoint: Endpoint, links: Iterable[StationLink], *, time: TimeSettings | None = None) -> None:
         self.endpoint = endpoint
         self.node = Node(endpoint)
+        self.time = TimePart(endpoint, time)
         self.station = Station(self.node, links)
 
     def start(self, now_ns: int) -> None:
         """Begin: greet the broker."""
         self.endpoint.begin(now_ns, f"{self.endpoint.node}:start")
         self.endpoint.keep_session(BROKER)
+        self.time.start()

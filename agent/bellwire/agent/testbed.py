@@ -20,7 +20,7 @@ from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
-from bellwire.shell.config import SessionTable, Table, Text, load_config, nanoseconds, to_toml
+from bellwire.shell.config import GRANDMASTER, SessionTable, Table, Text, TimeTable, load_config, nanoseconds, to_toml
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.topology import MAX_QUBITS_PER_NODE, WorldLink, WorldNode, check_topology
@@ -55,6 +55,7 @@ class TestbedNode(Table, frozen=True, kw_only=True):
     communication: QubitCount = 1
     storage: QubitCount = 1
     reference: QubitCount = 0
+    time: TimeTable = TimeTable()
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """The node's qubits by name."""
@@ -66,9 +67,11 @@ class TestbedNode(Table, frozen=True, kw_only=True):
 
 
 class TestbedStation(Table, frozen=True, kw_only=True):
-    """A table `[stations.NAME]`: there is nothing to say about a station, but that it is there."""
+    """A table `[stations.NAME]`: there is little to say about a station, but that it is there."""
 
     __test__: ClassVar[bool] = False
+
+    time: TimeTable = TimeTable()
 
 
 class TestbedLink(LinkTimes, frozen=True, kw_only=True):
@@ -101,6 +104,8 @@ class TestbedConfig(Table, frozen=True, kw_only=True):
     stations: dict[str, TestbedStation]
     links: dict[str, TestbedLink] = {}
     session: SessionTable = SessionTable()
+    time: TimeTable = GRANDMASTER
+    """The broker's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +209,9 @@ def _plan_link(label: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
             end: LinkTable(peer=peer, station=link.station, primary=end == primary, goodness=goodness, **times)
             for end, peer in ((primary, secondary), (secondary, primary))
         },
-        at_station=StationLinkTable(primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms),
+        at_station=StationLinkTable(
+            primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms, guard_ms=link.guard_ms
+        ),
     )
 
 
@@ -233,7 +240,9 @@ def virtual_testbed(
         clocks={},
     )
     endpoints = [bed.brain(NodeId(name)).endpoint for name in (*bed.stations, *bed.agents)]
-    bed.net.run_until(lambda: all(endpoint.is_up(BROKER) for endpoint in endpoints), limit_ns=READY_NS)
+    bed.net.run_until(
+        lambda: all(endpoint.is_up(BROKER) and endpoint.has_time for endpoint in endpoints), limit_ns=READY_NS
+    )
     return bed
 
 
@@ -301,13 +310,15 @@ class _Writer:
                 "secret_key": f"keys/{BROKER}{SECRET_SUFFIX}",
                 "authorized_keys": f"authorized/{BROKER}",
                 "session": session,
+                "time": _time(self._config.time),
             },
         )
         yield self._write_part(WORLD, "world", self._world_file(session))
-        for name in self._config.stations:
-            yield self._write_part(name, "station", self._node_file(name, session) | self._station_links(name))
-        for name in self._config.nodes:
-            yield self._write_part(name, "agent", self._node_file(name, session) | self._agent_links(name))
+        for name, station in self._config.stations.items():
+            file = self._node_file(name, session, station.time)
+            yield self._write_part(name, "station", file | self._station_links(name))
+        for name, node in self._config.nodes.items():
+            yield self._write_part(name, "agent", self._node_file(name, session, node.time) | self._agent_links(name))
         self._write(CLIENT_FILE, self._client_file())
 
     def _write_part(self, name: str, command: str, content: dict[str, Any]) -> Part:
@@ -363,12 +374,13 @@ class _Writer:
             },
         }
 
-    def _node_file(self, name: str, session: dict[str, Any]) -> dict[str, Any]:
+    def _node_file(self, name: str, session: dict[str, Any], time: TimeTable) -> dict[str, Any]:
         times = self._config.session.settings()
         return {
             "secret_key": f"keys/{name}{SECRET_SUFFIX}",
             "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
             "session": session,
+            "time": _time(time),
             "backend": {
                 "name": "sim",
                 "options": {
@@ -402,6 +414,13 @@ class _Writer:
                 "secret_key": f"keys/{OBSERVER}{SECRET_SUFFIX}",
             },
         }
+
+
+def _time(table: TimeTable) -> dict[str, Any]:
+    values = {name: getattr(table, name) for name in table.__struct_fields__}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value is not None
+    }
 
 
 def _write_changed(path: Path, content: bytes) -> None:

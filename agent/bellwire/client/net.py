@@ -30,6 +30,8 @@ from bellwire.protocols.messages import (
     Reply,
     SessionAck,
     Step,
+    TimeReport,
+    TimeStatus,
 )
 from bellwire.shell.config import load_config
 from bellwire.shell.operand import check_fidelity, duration_ns, operand
@@ -299,6 +301,29 @@ class Network:
         if result.status is not GateStatus.DONE:
             raise RequestError(result.code or ErrorCode.OTHER, result.text)
         return result
+
+    async def clocks(self, nodes: Sequence[str] = (), *, timeout_s: float = 5.0) -> dict[NodeId, TimeReport | None]:
+        """Ask participants what they believe of the network's time; `None` of those that do not answer.
+
+        Without `nodes` the broker and all that follow it are asked.
+
+        Raises:
+            RequestError: when the broker, asked for its followers, does not answer.
+        """
+        reports: dict[NodeId, TimeReport | None] = {}
+        asked = [node_id(name) for name in nodes]
+        if not asked:
+            reports[BROKER] = broker = await self._clock(BROKER, timeout_s)
+            asked = list(broker.followers)
+        answers = await asyncio.gather(*(self._clock(node, timeout_s) for node in asked), return_exceptions=True)
+        for node, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, RequestError):
+                raise answer
+            reports[node] = answer if isinstance(answer, TimeReport) else None
+        return reports
+
+    async def _clock(self, node: NodeId, timeout_s: float) -> TimeReport:
+        return await self._participant.ask(node, TimeStatus(), TimeReport, timeout_s=timeout_s)
 
     # What the agents say.
 

@@ -22,6 +22,7 @@ from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Requ
 from bellwire.protocols.node import Batch, Node, QubitKind
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
+from bellwire.protocols.time_hub import TimePart
 from bellwire.sim.preset import Preset
 from bellwire.sim.topology import WorldLink, WorldNode
 from bellwire.sim.world import BatchCompleted, World
@@ -398,7 +399,7 @@ class VirtualTestbed:
             epoch = Epoch(self._last_epochs[name] - 1)
         else:
             self._last_epochs[name] = epoch
-        clock = None if role is Role.BROKER else self._clock
+        clock = self._clock if role in (Role.AGENT, Role.STATION) else None
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
         return kind(name, role, epoch, settings=self.session, clock=clock)
 
@@ -470,6 +471,7 @@ class VirtualTestbed:
     def restart_broker(self) -> Endpoint:
         """Replace the broker by a later incarnation."""
         self.broker = self.endpoint(BROKER, Role.BROKER)
+        TimePart(self.broker)
         self.net.add(BROKER, self.broker)
         return self.broker
 

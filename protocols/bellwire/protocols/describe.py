@@ -39,6 +39,7 @@ from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Step
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import LinkRequest
 from bellwire.protocols.session import Session
+from bellwire.protocols.time_node import ClockMachine
 
 MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     Session,
@@ -47,6 +48,7 @@ MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     StationWindow,
     PairEnd,
     GateEnd,
+    ClockMachine,
 )
 """Every machine of this version of the protocol."""
 
@@ -97,7 +99,7 @@ def _row(field: inspect.Field) -> FieldRow:
         default = "required"
     else:
         value = msgspec.to_builtins(field.default)
-        default = "nil" if value is None else "empty" if value in ("", [], ()) else str(value).lower()
+        default = "nil" if value is None else "empty" if value in ("", b"", [], ()) else str(value).lower()
     return FieldRow(field.name, _type(field.type), unit, _bounds(field.type), default)
 
 
@@ -111,6 +113,7 @@ def _type(kind: inspect.Type) -> str:
         inspect.IntType: "integer",
         inspect.FloatType: "float",
         inspect.StrType: "string",
+        inspect.BytesType: "binary",
         inspect.EnumType: "string",
         inspect.BoolType: "boolean",
         inspect.StructType: "map",
@@ -129,6 +132,8 @@ def _bounds(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.StrType):
         least = kind.min_length or (1 if kind.pattern else 0)
         return f"{least}..{kind.max_length} {_RULES[kind.pattern]}"
+    if isinstance(kind, inspect.BytesType):
+        return f"{kind.min_length or 0}..{kind.max_length} octets"
     if isinstance(kind, inspect.EnumType):
         values = [str(member.value) for member in kind.cls]
         return "a code of 1 §6.1" if kind.cls is ErrorCode else " ".join(f"`{value}`" for value in values)

@@ -39,7 +39,7 @@ class LinkEnd:
 
         Raises:
             RequestError: UNSUPP when the link cannot give the fidelity, NOTIME when the deadline is past, NORES when the
-                queue is full or the network's time is not known yet.
+                queue is full, UNSYNCED when the network's time is not known well enough.
         """
         endpoint = self.node.endpoint
         self._admit(spec)
@@ -93,8 +93,7 @@ class LinkEnd:
             request.step(RequestInput.FAIL, error)
 
     def _admit(self, spec: CreateSpec) -> None:
-        if not self.node.endpoint.has_time:
-            raise RequestError(ErrorCode.NORES, f"{self.node.endpoint.node} has not heard the network's time yet")
+        self.node.check_time(self.settings.guard_ns)
         if spec.min_fidelity > self.settings.goodness:
             text = f"{self.settings.link_id} gives fidelity {self.settings.goodness:g}, {spec.min_fidelity:g} was asked"
             raise RequestError(ErrorCode.UNSUPP, text)
@@ -117,9 +116,9 @@ class LinkEnd:
         )
         self.book.requests[create_id] = request
         endpoint = self.node.endpoint
-        request.timer = endpoint.timers.at(
-            endpoint.local_time_ns(spec.deadline_ns),
-            lambda: request.step(RequestInput.FAIL, RequestError(ErrorCode.TIMEOUT, "the deadline came first")),
+        request.timer = endpoint.at_network(
+            spec.deadline_ns,
+            lambda: request.step(RequestInput.FAIL, RequestError(ErrorCode.TIMEOUT, request.late)),
         )
         self.node.note("RequestAdded", create_id, self.settings.link_id)
         return request

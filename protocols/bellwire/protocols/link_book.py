@@ -18,7 +18,8 @@ from bellwire.protocols.queue import LinkRequest
 class LinkSettings:
     """What an end is told of its link. Durations in nanoseconds on the network's clock.
 
-    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration.
+    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration. `guard_ns` is
+    how far off the network's time each party of a window may be.
     """
 
     link_id: LinkId
@@ -31,6 +32,7 @@ class LinkSettings:
     report_timeout_ns: int = 500_000_000
     pair_lifetime_ns: int = 5_000_000_000
     backoff_ns: int = 2_000_000
+    guard_ns: int = 10_000_000
     goodness: float = 1.0
 
     def __post_init__(self) -> None:

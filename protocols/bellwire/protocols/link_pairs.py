@@ -56,9 +56,7 @@ class LinkPairs:
         if pair.timer is not None:
             pair.timer.cancel()
         endpoint = self._node.endpoint
-        pair.timer = endpoint.timers.at(
-            endpoint.local_time_ns(network_ns), lambda: pair.step(PairInput.EXPIRE, "its lifetime is over")
-        )
+        pair.timer = endpoint.at_network(network_ns, lambda: pair.step(PairInput.EXPIRE, "its lifetime is over"))
 
     def _offer(self, pair: PairEnd) -> None:
         """The primary numbers its half and has the secondary confirm that it holds the other one."""

@@ -52,7 +52,12 @@ class LinkWindows:
             deferred = self._take_deferred(next(iter(self._deferred)))
             self._follow(deferred.message)
             self._node.endpoint.reply(self._settings.peer, deferred.number, HeraldReady())
-        if not self._settings.primary or self._backing_off or not self._node.backend_up:
+        if not self._settings.primary or self._backing_off or not self._node.backend_up or not self._book.requests:
+            return
+        try:
+            self._node.check_time(self._settings.guard_ns)
+        except RequestError as error:
+            self._hinder(error)
             return
         for request in sorted(self._book.requests.values(), key=lambda request: -request.spec.priority):
             while request.state is RequestState.QUEUED and request.missing > 0:
@@ -60,6 +65,12 @@ class LinkWindows:
                 if qubit is None:
                     return
                 self._lead(request, qubit)
+
+    def _hinder(self, error: RequestError) -> None:
+        """A party of the link's windows is not sure enough of the time: try again when it may have heard more."""
+        for request in self._book.requests.values():
+            request.hindrance = error.text
+        self._back_off(self._node.endpoint.settings.retry_ns)
 
     def _lead(self, request: LinkRequest, qubit: QubitName) -> None:
         endpoint, settings = self._node.endpoint, self._settings
@@ -81,6 +92,8 @@ class LinkWindows:
         def opened(answer: Answer) -> None:
             window = self._book.windows.get(window_id)
             if isinstance(answer, RequestError) and window is not None:
+                if answer.code is ErrorCode.UNSYNCED:
+                    self._hinder(answer)
                 window.step(WindowInput.ABORT, str(answer))
                 if answer.code is ErrorCode.UNKNOWN_ID and request.create_id in self._book.requests:
                     request.step(RequestInput.FAIL, RequestError(ErrorCode.REJECTED, answer.text))
@@ -95,6 +108,7 @@ class LinkWindows:
             raise RemoteProtocolError("only the primary end opens windows", "2 §3.1", ErrorCode.DENIED)
         if message.create_id not in self._book.requests:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.create_id} is not in the queue")
+        self._node.check_time(self._settings.guard_ns)
         request = self._book.requests[message.create_id]
         if request.state is RequestState.OFFERED:
             # The primary has the request in its queue; its answer that says so is still on the way (spec 2 §2.2).
@@ -202,7 +216,7 @@ class LinkWindows:
         if window.abandoned and self._settings.primary:
             self._close_elsewhere(window, why)
         if why != NO_HERALD:
-            self._back_off()
+            self._back_off(self._settings.backoff_ns)
         self._node.discard(window.qubit)
 
     def _close_elsewhere(self, window: WindowEnd, why: str) -> None:
@@ -222,11 +236,11 @@ class LinkWindows:
             window.step(WindowInput.ABORT, f"{peer} closed it: {message.reason}")
         return SessionAck()
 
-    def _back_off(self) -> None:
+    def _back_off(self, delay_ns: int) -> None:
         """After a window that failed, wait a little before the next."""
         if not self._backing_off:
             self._backing_off = True
-            self._node.endpoint.timers.at(self._node.endpoint.now_ns + self._settings.backoff_ns, self._resume)
+            self._node.endpoint.timers.at(self._node.endpoint.now_ns + delay_ns, self._resume)
 
     def _resume(self) -> None:
         self._backing_off = False

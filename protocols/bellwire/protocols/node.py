@@ -196,6 +196,21 @@ class Node:
 
     # What the machines call.
 
+    def check_time(self, guard_ns: int) -> None:
+        """Check that this node may take part in a window whose guard band is `guard_ns` (spec 4 §3.4).
+
+        Raises:
+            RequestError: UNSYNCED, which names the node and how far off it may be.
+        """
+        endpoint = self.endpoint
+        uncertainty_ns = endpoint.clock.uncertainty_ns(endpoint.now_ns)
+        if not endpoint.has_time or uncertainty_ns is None:
+            known = "it has not heard it" if uncertainty_ns is None else f"it is off by up to {uncertainty_ns} ns"
+            raise RequestError(ErrorCode.UNSYNCED, f"{endpoint.node} is not locked to the network's time: {known}")
+        if uncertainty_ns > guard_ns:
+            text = f"{endpoint.node} is off the network's time by up to {uncertainty_ns} ns, the guard band is {guard_ns} ns"
+            raise RequestError(ErrorCode.UNSYNCED, text)
+
     def discard(self, *qubits: QubitName) -> None:
         """Give qubits back. They are free at once: the backend executes in order what it is given in order."""
         if qubits and self.backend_up:

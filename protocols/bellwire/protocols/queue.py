@@ -81,10 +81,17 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         self.under_way = 0
         """Windows and unconfirmed pairs that may still bring a pair."""
         self.timer: Timer | None = None
+        self.hindrance = ""
+        """What kept its windows from being opened last."""
         self.on_queued: Callable[[], None] | None = None
         self.on_pair: Callable[[PairEnd], None] | None = None
         self.on_failed: Callable[[RequestError], None] | None = None
         self._queued, self._ended = queued, ended
+
+    @property
+    def late(self) -> str:
+        """What is said when the deadline comes first."""
+        return f"the deadline came first: {self.hindrance}" if self.hindrance else "the deadline came first"
 
     @property
     def missing(self) -> int:

@@ -17,12 +17,13 @@ from bellwire.protocols.node import Node, failure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationLink:
-    """A link that the station serves: its primary end, its other end, and how long it tries to report to them."""
+    """A link that the station serves: its primary end, its other end, how long it tries to report to them, its guard band."""
 
     link_id: LinkId
     primary: NodeId
     secondary: NodeId
     report_timeout_ns: int = 500_000_000
+    guard_ns: int = 10_000_000
 
 
 class Station:
@@ -52,6 +53,7 @@ class Station:
             raise RemoteProtocolError(f"{message.window_id} is open already", "2 §3.1")
         if len(self.windows) >= MAX_STATION_WINDOWS:
             raise RequestError(ErrorCode.NORES, f"{MAX_STATION_WINDOWS} windows are open")
+        node.check_time(link.guard_ns)
         if not node.backend_up:
             raise RequestError(ErrorCode.BACKEND, f"the detectors of {endpoint.node} are not connected")
         window = StationWindow(

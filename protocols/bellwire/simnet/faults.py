@@ -5,6 +5,7 @@ Times are nanoseconds since the run began, probabilities are counted in thousand
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from random import Random
 from typing import ClassVar, Final
@@ -88,6 +89,28 @@ class Skew(Fault, frozen=True, kw_only=True, tag="skew"):
     node: str
     offset_ns: int
     drift_ppb: int
+
+
+class ClockStep(Fault, frozen=True, kw_only=True, tag="clock-step"):
+    """A participant's clock jumps forwards, as when its machine slept."""
+
+    node: str
+    offset_ns: int
+
+
+class ClockDrift(Fault, frozen=True, kw_only=True, tag="clock-drift"):
+    """A participant's clock runs faster or slower from now on."""
+
+    node: str
+    drift_ppb: int
+
+
+class Detour(Fault, frozen=True, kw_only=True, tag="detour"):
+    """Frames of one direction take `delay_ns` longer for a while, each as much, so that a path and the way back differ."""
+
+    sender: str
+    receiver: str
+    delay_ns: int
 
 
 class Slow(Fault, frozen=True, kw_only=True, tag="slow"):
@@ -175,7 +198,9 @@ class Ambush(Fault, frozen=True, kw_only=True, tag="ambush"):
         return f"ambush-{self.kind}"
 
 
-AnyFault = FrameFault | Cut | Stall | Skew | Slow | Crash | WorldCrash | Miscount | Ambush
+AnyFault = (
+    FrameFault | Cut | Stall | Skew | ClockStep | ClockDrift | Detour | Slow | Crash | WorldCrash | Miscount | Ambush
+)
 Plan = tuple[AnyFault, ...]
 
 
@@ -202,6 +227,12 @@ class FaultMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     miscounts: int = 0
     world_crashes: int = 0
     notice_ms: int = 3_000
+    clock_steps: int = 0
+    step_ms: int = 50
+    clock_drifts: int = 0
+    detours: int = 0
+    detour_us: int = 2_000
+    detour_ms: int = 10_000
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -284,6 +315,8 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
         faults.append(Miscount(node=random.choice(who.agents), **span(duration_ns // MILLISECOND_NS)))
     for _ in range(random.randint(0, mix.ambushes)):
         faults.append(_draw_ambush(random, len(faults) + 1, duration_ns))
+    for fault in _draw_clock_faults(mix, who, random, span):
+        faults.append(fault)
     return tuple(faults)
 
 
@@ -292,6 +325,23 @@ def _draw_crash(node: str, random: Random, span: dict[str, int]) -> Crash:
     if manner is CrashManner.SET_BACK:
         span["duration_ns"] //= 2
     return Crash(node=node, manner=manner, **span)
+
+
+def _draw_clock_faults(
+    mix: FaultMix, who: Participants, random: Random, span: Callable[[int], dict[str, int]]
+) -> Iterator[AnyFault]:
+    """What goes wrong with clocks in the middle of a run: of all but the broker, whose clock is the network's."""
+    clocked = who.daemons[:-1]
+    for _ in range(random.randint(0, mix.clock_steps)):
+        offset_ns = random.randint(1, max(1, mix.step_ms)) * MILLISECOND_NS
+        yield ClockStep(node=random.choice(clocked), offset_ns=offset_ns, **span(0))
+    for _ in range(random.randint(0, mix.clock_drifts)):
+        drift_ppb = random.randint(-mix.drift_ppm, mix.drift_ppm) * 1_000
+        yield ClockDrift(node=random.choice(clocked), drift_ppb=drift_ppb, **span(0))
+    for _ in range(random.randint(0, mix.detours)):
+        delay_ns = random.randint(1, max(1, mix.detour_us)) * 1_000
+        ends = random.sample((random.choice(clocked), who.broker), 2)
+        yield Detour(sender=ends[0], receiver=ends[1], delay_ns=delay_ns, **span(mix.detour_ms))
 
 
 def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:

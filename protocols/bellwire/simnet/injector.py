@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Final, Protocol
 
 from bellwire.protocols.ids import NodeId
-from bellwire.simnet.clocks import SkewedClock
+from bellwire.simnet.clocks import TRUE_CLOCK, SkewedClock
 from bellwire.simnet.fabric import Frame, Rule
 from bellwire.simnet.faults import (
     AMBUSH_NS,
     Ambush,
     AmbushKind,
     AnyFault,
+    ClockDrift,
+    ClockStep,
     Crash,
     CrashManner,
     Cut,
+    Detour,
     FrameFault,
     FrameFaultKind,
     Miscount,
@@ -163,6 +167,10 @@ class Injector:
             self._at(fault, fault.start_ns, lambda: self._net.stall(NodeId(fault.node), fault.duration_ns))
         elif isinstance(fault, Skew):
             self._count(fault, fault.node)
+        elif isinstance(fault, ClockStep | ClockDrift):
+            self._at(fault, fault.start_ns, lambda: self._change_clock(fault))
+        elif isinstance(fault, Detour):
+            self._net.fabric.rules.append(self._detour_rule(fault))
         elif isinstance(fault, Slow):
             self._slow(fault, random)
         elif isinstance(fault, Crash):
@@ -222,6 +230,29 @@ class Injector:
         return Rule(
             matches=matches,
             loss_probability=1.0,
+            start_ns=self._began_ns + fault.start_ns,
+            end_ns=self._began_ns + fault.end_ns,
+            random=Random(0),
+            on_fired=lambda frame, _: self._count(fault, frame.sender),
+        )
+
+    def _change_clock(self, fault: ClockStep | ClockDrift) -> None:
+        """Let the clock show something else from now on, or run at another rate."""
+        net, name = self._net, NodeId(fault.node)
+        before = net.clocks.get(name, TRUE_CLOCK)
+        offset_ns = before.local_ns(net.now_ns) - net.now_ns
+        if isinstance(fault, ClockStep):
+            clock = replace(before, offset_ns=offset_ns + fault.offset_ns, since_ns=net.now_ns)
+        else:
+            clock = replace(before, offset_ns=offset_ns, drift_ppb=fault.drift_ppb, since_ns=net.now_ns)
+        net.set_clock(name, clock)
+
+    def _detour_rule(self, fault: Detour) -> Rule:
+        return Rule(
+            matches=lambda frame: (frame.sender, frame.receiver) == (fault.sender, fault.receiver),
+            delay_probability=1.0,
+            delay_ns=fault.delay_ns,
+            least_delay_ns=fault.delay_ns,
             start_ns=self._began_ns + fault.start_ns,
             end_ns=self._began_ns + fault.end_ns,
             random=Random(0),

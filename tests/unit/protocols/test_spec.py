@@ -25,6 +25,7 @@ from bellwire.protocols.herald import SCHEMES
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import MESSAGES, GateStatus, Role
 from bellwire.protocols.session import SessionSettings
+from bellwire.protocols.time_sources import TimeSettings
 from bellwire.protocols.version import PROTOCOL_VERSION, SUPPORTED_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -186,6 +187,14 @@ def test_default_times_are_those_of_the_code() -> None:
         "report_timeout": link["report_timeout_ns"],
         "pair_lifetime": link["pair_lifetime_ns"],
         "backoff": link["backoff_ns"],
+        "guard": link["guard_ns"],
+    }
+    time = {name: field.default for name, field in TimeSettings.__dataclass_fields__.items()}
+    assert written(section("4", "2.4")) == {
+        "interval": time["interval_ns"],
+        "silence": time["silence_ns"],
+        "lease": time["lease_ns"],
+        "hold": time["hold_ns"],
     }
 
 

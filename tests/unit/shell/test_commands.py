@@ -65,7 +65,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 def test_help_shows_every_command_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
-    for command in ("broker", "world", "station", "agent", "up", "entangle", "gate", "run", "keys", "backends"):
+    for command in ("broker", "world", "station", "agent", "up", "entangle", "gate", "run", "time", "keys", "backends"):
         assert f" {command} " in out
     assert "bellwire up examples/two-nodes/testbed.toml" in out
 

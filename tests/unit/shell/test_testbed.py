@@ -16,7 +16,7 @@ from bellwire.client.config import ClientConfig
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import LinkId, NodeId
 from bellwire.protocols.messages import Role
-from bellwire.shell.config import SessionTable, load_config, nanoseconds
+from bellwire.shell.config import SessionTable, TimeTable, load_config, nanoseconds
 from bellwire.transport.keys import AuthorizedKeys, load_public, load_secret
 
 TESTBED = Path(__file__).parents[3] / "examples" / "two-nodes" / "testbed.toml"
@@ -53,6 +53,17 @@ def test_prepare_two_ends_have_one_primary_and_the_same_link(tmp_path: Path) -> 
     assert alice.goodness == bob.goodness == 1.0
     station = load_config(tmp_path / "hub.toml", StationConfig).links["alice-bob"]
     assert (station.primary, station.secondary) == ("alice", "bob")
+
+
+def test_prepare_tells_every_part_from_whom_it_takes_the_time(tmp_path: Path) -> None:
+    path = tmp_path / "testbed.toml"
+    told = '[time]\nsources = ["hub"]\n\n[stations.hub]\ntime = { sources = [], priority = 64 }\n'
+    path.write_text(TESTBED.read_text(encoding="utf-8").replace("[stations.hub]\n", told), encoding="utf-8")
+    prepare(path, tmp_path / "state")
+    assert load_config(tmp_path / "state" / "broker.toml", BrokerFile).time.settings().sources == ("hub",)
+    station = load_config(tmp_path / "state" / "hub.toml", StationConfig).time.settings()
+    assert (station.sources, station.priority) == ((), 64)
+    assert load_config(tmp_path / "state" / "alice.toml", AgentConfig).time == TimeTable()
 
 
 def test_prepare_authorizes_who_belongs_where_and_nobody_else(tmp_path: Path) -> None:

@@ -35,6 +35,18 @@ from bellwire.protocols.messages.session import (
     SessionHello,
     SessionWelcome,
 )
+from bellwire.protocols.messages.time import (
+    ClockState,
+    TimeAnnounce,
+    TimeDelayReq,
+    TimeDelayResp,
+    TimeFollowUp,
+    TimeGrant,
+    TimeLease,
+    TimeReport,
+    TimeStatus,
+    TimeSync,
+)
 
 SESSION_MESSAGES: tuple[type[Message], ...] = (
     SessionHello,
@@ -69,12 +81,22 @@ MESSAGES: tuple[type[Message], ...] = (
     GateDone,
     ProgramRun,
     ProgramResult,
+    TimeLease,
+    TimeGrant,
+    TimeAnnounce,
+    TimeSync,
+    TimeDelayReq,
+    TimeFollowUp,
+    TimeDelayResp,
+    TimeStatus,
+    TimeReport,
 )
 """Every message type of this version of the protocol."""
 
 __all__ = [
     "MESSAGES",
     "SESSION_MESSAGES",
+    "ClockState",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -112,4 +134,13 @@ __all__ = [
     "SessionHello",
     "SessionWelcome",
     "Step",
+    "TimeAnnounce",
+    "TimeDelayReq",
+    "TimeDelayResp",
+    "TimeFollowUp",
+    "TimeGrant",
+    "TimeLease",
+    "TimeReport",
+    "TimeStatus",
+    "TimeSync",
 ]
