@@ -165,7 +165,7 @@ class AgentBrain:
             peer=pair.peer,
             originator=request.originator,
             bell_state=pair.bell_state,
-            goodness=link.settings.goodness,
+            goodness=link.settings.expected_fidelity(request.spec.min_fidelity),
             time_of_goodness_ns=self.endpoint.network_time_ns(pair.heralded_ns),
             confirmed_ns=self.endpoint.network_time_ns(),
             expires_ns=pair.expires_ns,

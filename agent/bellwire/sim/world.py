@@ -330,7 +330,7 @@ class World:
         if len(arm.window_id) > MAX_ID_CHARS:
             raise BackendError(f"window id is longer than {MAX_ID_CHARS} characters")
         qubit = self._armed_qubit(owner, link, arm)
-        self._windows.check(link, arm.window_id, owner.node)
+        self._windows.check(link, arm.window_id, owner.node, arm.bright_ratio)
         if qubit is not None:
             if not qubit.held:
                 self._put([qubit], GROUND, self._now_ns)
@@ -343,12 +343,14 @@ class World:
             begin_ns=self._now_ns + arm.start_in_ns,
             timeout_ns=self._now_ns + arm.timeout_ns,
             attempts=arm.attempts,
+            keeps_time=arm.start_in_ns > 0,
+            bright_ratio=arm.bright_ratio,
         )
         self._windows.arm(link, arm.window_id, party, self._now_ns)
         self._settle()
 
     def _armed_qubit(self, owner: _Node, link: WindowLink, arm: Arm) -> _Qubit | None:
-        if owner.node == link.station:
+        if owner.node not in link.ends:
             if arm.qubit is not None:
                 raise BackendError(f"{owner.node} is the station of link {link.link_id!r} and arms without a qubit")
             return None
@@ -388,9 +390,8 @@ class World:
         }
         for qubit in armed.values():
             qubit.window = None
-        if outcome.bell_state is not None:
-            pair = [armed[end] for end in outcome.link.ends]
-            self._put(pair, outcome.link.physics.states[outcome.bell_state], outcome.at_ns)
+        if outcome.state is not None:
+            self._put([armed[end] for end in outcome.link.ends], outcome.state, outcome.at_ns)
         elif outcome.attempts > 0:
             for qubit in armed.values():
                 self._put([qubit], MIXED, outcome.at_ns)

@@ -95,8 +95,9 @@ class LinkEnd:
     def _admit(self, spec: CreateSpec) -> None:
         if not self.node.endpoint.has_time:
             raise RequestError(ErrorCode.NORES, f"{self.node.endpoint.node} has not heard the network's time yet")
-        if spec.min_fidelity > self.settings.goodness:
-            text = f"{self.settings.link_id} gives fidelity {self.settings.goodness:g}, {spec.min_fidelity:g} was asked"
+        best = self.settings.best_fidelity
+        if spec.min_fidelity > best:
+            text = f"{self.settings.link_id} gives fidelity {best:g}, {spec.min_fidelity:g} was asked"
             raise RequestError(ErrorCode.UNSUPP, text)
         if spec.deadline_ns <= self.node.endpoint.network_time_ns():
             raise RequestError(ErrorCode.NOTIME, "the deadline is past")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
-from bellwire.protocols.herald import SCHEMES, WindowEnd
+from bellwire.protocols.herald import FIDELITY_TOLERANCE, SCHEMES, BrightStates, Scheme, WindowEnd
 from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId
 from bellwire.protocols.limits import MAX_NAME_CHARS, MAX_TOMBSTONES
 from bellwire.protocols.node import Node
@@ -18,7 +18,8 @@ from bellwire.protocols.queue import LinkRequest
 class LinkSettings:
     """What an end is told of its link. Durations in nanoseconds on the network's clock.
 
-    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration.
+    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration; with
+    `bright_states` it is what a request gets that asks for none. `lead_ns` is how long after its opening a window begins.
     """
 
     link_id: LinkId
@@ -32,6 +33,8 @@ class LinkSettings:
     pair_lifetime_ns: int = 5_000_000_000
     backoff_ns: int = 2_000_000
     goodness: float = 1.0
+    bright_states: BrightStates | None = None
+    lead_ns: int = 0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -40,6 +43,33 @@ class LinkSettings:
             raise ValueError(f"a link's name has 1 to {MAX_NAME_CHARS} characters: ids are made from it")
         if not 0.0 <= self.goodness <= 1.0:
             raise ValueError("goodness must lie in 0..1")
+        if self.rule.bright != (self.bright_states is not None):
+            raise ValueError(f"scheme {self.scheme} {'needs' if self.rule.bright else 'has no'} bright states")
+        if self.goodness > self.best_fidelity + FIDELITY_TOLERANCE:
+            raise ValueError(
+                f"no bright state gives the goodness {self.goodness:g}, the best gives {self.best_fidelity:g}"
+            )
+
+    @property
+    def rule(self) -> Scheme:
+        """How the link heralds."""
+        return SCHEMES[self.scheme]
+
+    @property
+    def best_fidelity(self) -> float:
+        """The highest fidelity that can be asked for."""
+        return self.goodness if self.bright_states is None else self.bright_states.best_fidelity
+
+    def expected_fidelity(self, min_fidelity: float) -> float:
+        """The fidelity that the pairs of a request are expected to have which asks for so much."""
+        ratio = self.bright_ratio(min_fidelity)
+        return self.goodness if ratio is None or self.bright_states is None else self.bright_states.fidelity_at(ratio)
+
+    def bright_ratio(self, min_fidelity: float) -> float | None:
+        """The bright ratio for a request that asks for a fidelity, or for none; `None` for a scheme without."""
+        if self.bright_states is None:
+            return None
+        return self.bright_states.ratio_for(min(min_fidelity or self.goodness, self.best_fidelity))
 
 
 class LinkBook:

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
-from bellwire.protocols.messages.base import Create, DurationNs, Link, Name, Reply, Request, Text, TimeNs, Window
+from bellwire.protocols.messages.base import Create, DurationNs, Link, Name, Ratio, Reply, Request, Text, TimeNs, Window
 from bellwire.protocols.messages.session import SessionAck
 
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
@@ -30,6 +30,7 @@ class HeraldOpen(Request, frozen=True, kw_only=True, tag="herald.open"):
     start_ns: TimeNs
     attempts: Attempts
     timeout_ns: DurationNs
+    bright_ratio: Ratio | None = None
 
 
 class HeraldClose(Request, frozen=True, kw_only=True, tag="herald.close"):
