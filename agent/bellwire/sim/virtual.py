@@ -15,6 +15,7 @@ from bellwire.agent.station import StationBrain
 from bellwire.protocols.endpoint import Answer, AnswerHandler, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
+from bellwire.protocols.herald import BrightStates
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import WindowEnded
 from bellwire.protocols.link_book import LinkSettings
@@ -258,6 +259,8 @@ class VirtualLink:
     scheme: str = "any"
     attempts: int = 1
     goodness: float = 1.0
+    bright_states: BrightStates | None = None
+    lead_ns: int = 0
 
     def settings(self, end: NodeId) -> LinkSettings:
         """What the agent at an end is told of it."""
@@ -270,6 +273,8 @@ class VirtualLink:
             scheme=self.scheme,
             attempts=self.attempts,
             goodness=self.goodness,
+            bright_states=self.bright_states,
+            lead_ns=self.lead_ns,
         )
 
     def served(self) -> StationLink:
@@ -348,6 +353,7 @@ class VirtualTestbed:
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
         self._nodes, self._links = dict(nodes), list(links)
+        self._stations_of = {link.link_id: link.station for link in links}
         self._epochs = 0
         self.world = World(
             preset=preset,
@@ -366,7 +372,7 @@ class VirtualTestbed:
         self.stations: dict[NodeId, StationBrain] = {}
         self.broker = self.restart_broker()
         self.world_up = True
-        for station in dict.fromkeys(link.station for link in links):
+        for station in dict.fromkeys(link.station for link in links if link.station not in link.ends):
             self.start_station(station)
         for name in nodes:
             self.start_agent(name)
@@ -406,6 +412,10 @@ class VirtualTestbed:
     def _noted(self, name: NodeId, event: Event) -> None:
         for watcher in self.hardware.watchers:
             watcher.noted(name, event)
+
+    def station_of(self, link_id: LinkId) -> NodeId:
+        """The station of a link, or the end that receives."""
+        return self._stations_of[link_id]
 
     def communication(self, name: NodeId) -> int:
         """How many communication qubits a node has."""

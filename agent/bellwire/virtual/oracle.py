@@ -173,13 +173,13 @@ class Oracle:
                         listener(name, completion.text)
                 break
             if isinstance(completion, WindowEnded):
-                if arm is None:
-                    self._seen(completion)
-                else:
+                if arm is not None:
                     self.counted[name, completion.window_id] = completion.attempts
+                if arm is None or self.bed.station_of(arm.link_id) == name:
+                    self._seen(completion)
 
     def _seen(self, ended: WindowEnded) -> None:
-        """The station's hardware has ended a window."""
+        """The station's hardware, which may be that of an end, has ended a window."""
         arms = self._arms.pop(ended.window_id, {})
         if ended.bell_state is None or len(arms) != 2:
             return

@@ -18,8 +18,11 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.herald import ANY_CLICK
 from bellwire.protocols.ids import BROKER, LinkId, NodeId
 from bellwire.shell.config import SessionTable, Table, load_config
+from bellwire.sim.physics import LinkPhysics
+from bellwire.sim.preset import load_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualLink, VirtualNode
 from bellwire.simnet.faults import FaultMix, Participants
 
@@ -51,7 +54,8 @@ class WorkloadKind(StrEnum):
 class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
-    `link` is the preset's link model, and a window has up to `attempts` attempts; `links_per_station` links share one station.
+    `link` is the preset's link model, or several that links have in turn, and a window has up to `attempts` attempts;
+    `links_per_station` links share one station.
     """
 
     kind: TopologyKind
@@ -62,7 +66,7 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     degree: Annotated[float, Meta(ge=2.0, le=16.0)] = 3.0
     links_per_station: Annotated[int, Meta(ge=1)] = 4
     preset: str = "ideal"
-    link: str = "ideal"
+    link: str | tuple[str, ...] = "ideal"
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
 
     def __post_init__(self) -> None:
@@ -70,6 +74,8 @@ class TopologyTable(Table, frozen=True, kw_only=True):
             raise ValueError(f"`size` is {self.size}, two nodes are two")
         if self.kind is TopologyKind.RING and self.size < 3:
             raise ValueError("`size` is 2, a ring has at least 3 nodes")
+        if not self.link:
+            raise ValueError("`link` names no link model")
 
 
 class WorkloadTable(Table, frozen=True, kw_only=True):
@@ -126,12 +132,13 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def participants(self) -> Participants:
         """Who talks to whom."""
-        stations = tuple(dict.fromkeys(link.station for link in self.links))
+        stations = tuple(dict.fromkeys(link.station for link in self.links if link.station not in link.ends))
         neighbours: dict[tuple[str, str], None] = {}
         for link in self.links:
             first, second = link.ends
-            for pair in ((first, second), (first, link.station), (second, link.station)):
-                neighbours[pair] = None
+            neighbours[first, second] = None
+            if link.station in stations:
+                neighbours[first, link.station] = neighbours[second, link.station] = None
         for name in (*self.nodes, *stations):
             neighbours[name, BROKER] = None
         for application in self.applications:
@@ -170,19 +177,28 @@ def edges_of(table: TopologyTable, random: Random) -> list[tuple[int, int]]:
 def build_network(scenario: Scenario, seed: int) -> Network:
     """Lay out a scenario's network. Which end of a link is primary is drawn."""
     table, random = scenario.topology, Random(f"network/{seed}")
+    models = (table.link,) if isinstance(table.link, str) else table.link
+    physics = {
+        model: LinkPhysics.of(link) for model, link in load_preset(table.preset).links.items() if model in models
+    }
     node = VirtualNode(communication=table.communication, storage=table.storage, reference=table.reference)
     names = [NodeId(f"n{number}") for number in range(table.size)]
     links = []
     for number, edge in enumerate(edges_of(table, random)):
         first, second = edge if random.random() < 0.5 else edge[::-1]
         station = NodeId(f"s{number // table.links_per_station}")
+        model = models[number % len(models)]
+        scheme = physics[model].model.scheme or ANY_CLICK
+        ends = (names[first], names[second])
         links.append(
             VirtualLink(
                 link_id=LinkId(f"l{number}"),
-                ends=(names[first], names[second]),
-                station=station,
-                model=table.link,
+                ends=ends,
+                station=station if scheme.midpoint else random.choice(ends),
+                model=model,
+                scheme=scheme.name,
                 attempts=table.attempts,
+                bright_states=physics[model].bright_states(),
             )
         )
     applications = tuple(NodeId(f"app{number}") for number in range(scenario.workload.applications))
