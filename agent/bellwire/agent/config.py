@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.herald import SCHEMES
+from bellwire.protocols.herald import SCHEMES, BrightStates
 from bellwire.protocols.ids import LinkId, NodeId, QubitName, node_id
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.link_book import LinkSettings
@@ -43,6 +43,7 @@ class LinkTimes(Table, frozen=True, kw_only=True):
     report_timeout_ms: Milliseconds = 500.0
     pair_lifetime_ms: Milliseconds = 5_000.0
     backoff_ms: Milliseconds = 2.0
+    lead_ms: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -50,19 +51,23 @@ class LinkTimes(Table, frozen=True, kw_only=True):
 
 
 class LinkTable(LinkTimes, frozen=True, kw_only=True):
-    """A table `[links.NAME]` of an agent. One end of a link says `primary = true`; `goodness` is its pairs' fidelity."""
+    """A table `[links.NAME]` of an agent. One end of a link says `primary = true`; `goodness` is its pairs' fidelity.
+
+    Where the scheme has bright states, `bright_states` lists what was calibrated: `[[ratio, fidelity], …]`.
+    """
 
     peer: Text
     station: Text
     primary: bool
     goodness: Ratio = 1.0
+    bright_states: tuple[tuple[float, float], ...] = ()
 
     def settings(self, name: str) -> LinkSettings:
         """Give the link as the protocol has it.
 
         Raises:
             ConfigError: when a name is none.
-            ValueError: when the link's own name is none.
+            ValueError: when the link's own name is none, or its scheme and its bright states do not fit.
         """
         return LinkSettings(
             link_id=LinkId(name),
@@ -76,6 +81,8 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             pair_lifetime_ns=nanoseconds(self.pair_lifetime_ms),
             backoff_ns=nanoseconds(self.backoff_ms),
             goodness=self.goodness,
+            bright_states=BrightStates(points=self.bright_states) if self.bright_states else None,
+            lead_ns=nanoseconds(self.lead_ms),
         )
 
 

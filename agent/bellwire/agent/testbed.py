@@ -15,6 +15,7 @@ from msgspec import Meta
 from bellwire.agent.config import APPLICATION_TIMEOUT_MS, LinkTable, LinkTimes, Seed, StationLinkTable, TimeScale
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.herald import SCHEMES
 from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import Role
@@ -73,6 +74,8 @@ class TestbedStation(Table, frozen=True, kw_only=True):
 
 class TestbedLink(LinkTimes, frozen=True, kw_only=True):
     """A table `[links.NAME]`: its ends (the first is the primary one), its station, its model, and how it is operated.
+
+    With scheme `direct` the station is the end that receives.
 
     `goodness`, which is what the link promises, is the fidelity of the preset's model unless it is given.
     """
@@ -147,7 +150,7 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
             if names.count(name) > 1:
                 raise ConfigError(f"there are two of the name {name!r}")
         for name, link in config.links.items():
-            if link.station not in config.stations:
+            if link.station not in config.stations and SCHEMES[link.scheme].midpoint:
                 raise ConfigError(f"links.{name}: station {link.station!r} has no table [stations.{link.station}]")
         preset = load_preset(preset_source(path.parent, config.preset))
         nodes = [
@@ -158,6 +161,10 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
             for name, link in config.links.items()
         ]
         check_topology(preset, nodes, links)
+        for name, link in config.links.items():
+            scheme = preset.links[link.model].scheme
+            if scheme is not None and scheme.name != link.scheme:
+                raise ConfigError(f"links.{name}: scheme {link.scheme!r}, but model {link.model!r} is {scheme.name}")
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
@@ -191,9 +198,9 @@ def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
 
 def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
     primary, secondary = link.ends
-    goodness = link.goodness
-    if goodness is None:
-        goodness = round(LinkPhysics.of(preset.links[link.model]).fidelity_ratio, 9)
+    physics = LinkPhysics.of(preset.links[link.model])
+    goodness = round(physics.fidelity_ratio, 9) if link.goodness is None else link.goodness
+    bright = physics.bright_states()
     times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
     return PlannedLink(
         link_id=link_id,
@@ -201,7 +208,14 @@ def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLin
         station=link.station,
         model=link.model,
         at_end={
-            end: LinkTable(peer=peer, station=link.station, primary=end == primary, goodness=goodness, **times)
+            end: LinkTable(
+                peer=peer,
+                station=link.station,
+                primary=end == primary,
+                goodness=goodness,
+                bright_states=() if bright is None else bright.points,
+                **times,
+            )
             for end, peer in ((primary, secondary), (secondary, primary))
         },
         at_station=StationLinkTable(primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms),

@@ -169,3 +169,69 @@ def test_virtual_testbed_is_told_what_the_daemons_files_say(tmp_path: Path) -> N
 def test_virtual_testbed_is_ready_at_once_with_the_time_of_the_broker(tmp_path: Path) -> None:
     bed = virtual_testbed(*load_testbed(TESTBED))
     assert all(brain.endpoint.has_time and brain.node.backend_up for brain in bed.agents.values())
+
+
+SCHEMES_BED = """
+name = "schemes"
+preset = "schemes"
+[nodes.alice]
+model = "ideal"
+[nodes.bob]
+model = "ideal"
+[nodes.carol]
+model = "ideal"
+[stations.hub]
+[links.alice-bob]
+ends = ["alice", "bob"]
+station = "hub"
+model = "single-click"
+scheme = "single-click"
+lead_ms = 1.5
+[links.bob-carol]
+ends = ["bob", "carol"]
+station = "carol"
+model = "direct"
+scheme = "direct"
+"""
+
+
+def test_testbed_of_other_schemes_tells_both_ends_of_bright_states_and_of_who_receives(tmp_path: Path) -> None:
+    path = tmp_path / "testbed.toml"
+    path.write_text(SCHEMES_BED, encoding="utf-8")
+    prepare(path, tmp_path)
+    bed = virtual_testbed(*load_testbed(path))
+    assert list(bed.stations) == ["hub"]
+    files = {name: load_config(tmp_path / f"{name}.toml", AgentConfig) for name in ("alice", "bob", "carol")}
+    for name, file in files.items():
+        told = {link_id: link.settings for link_id, link in bed.agents[NodeId(name)].links.items()}
+        assert told == {link_id: table.settings(link_id) for link_id, table in file.links.items()}
+    first, second = (files[name].links["alice-bob"].settings("alice-bob") for name in ("alice", "bob"))
+    assert first.bright_states == second.bright_states is not None
+    assert (first.lead_ns, first.goodness) == (1_500_000, 1.0)
+    assert {files[name].links["bob-carol"].station for name in ("bob", "carol")} == {"carol"}
+    world = make_world(tmp_path / "world.toml", load_config(tmp_path / "world.toml", WorldConfig))
+    assert {link.link_id: link.is_station for link in world.links(NodeId("carol"))} == {"bob-carol": True}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        (
+            'scheme = "single-click"',
+            'scheme = "time-bin"',
+            "links.alice-bob: scheme 'time-bin', but model 'single-click' is",
+        ),
+        ('station = "carol"', 'station = "hub"', "model 'direct' needs one of its ends as the station, not 'hub'"),
+        ('station = "carol"', 'station = "alice"', "model 'direct' needs one of its ends as the station, not 'alice'"),
+        ('station = "hub"', 'station = "bob"', "links.alice-bob: station 'bob' has no table [stations.bob]"),
+    ],
+)
+def test_testbed_whose_scheme_fits_neither_model_nor_station_is_one_line(
+    tmp_path: Path, old: str, new: str, text: str
+) -> None:
+    path = tmp_path / "testbed.toml"
+    path.write_text(SCHEMES_BED.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_testbed(path)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
