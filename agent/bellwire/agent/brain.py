@@ -22,6 +22,7 @@ from bellwire.protocols.messages import (
     HeraldClose,
     HeraldOpen,
     HeraldReport,
+    HeraldWait,
     LinkAdd,
     LinkCreate,
     LinkCreated,
@@ -40,7 +41,7 @@ from bellwire.protocols.queue import CreateSpec, LinkRequest
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Loss
 
-LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldReport, HeraldClose, PairConfirm, PairRelease)
+LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldWait, HeraldReport, HeraldClose, PairConfirm, PairRelease)
 
 
 class AgentBrain:
@@ -99,6 +100,7 @@ class AgentBrain:
             lambda peer, message: self._link(message.link_id).windows.open(peer, message, message.request_id),
         )
         handle(HeraldReport, lambda peer, message: self._link(message.link_id).windows.report(peer, message))
+        handle(HeraldWait, lambda peer, message: self._link(message.link_id).windows.wait(peer, message))
         handle(HeraldClose, lambda peer, message: self._link(message.link_id).windows.close(peer, message))
         handle(
             PairConfirm,

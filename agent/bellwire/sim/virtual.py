@@ -12,6 +12,7 @@ import msgspec
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.agent.station import StationBrain
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.endpoint import Answer, AnswerHandler, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
@@ -261,6 +262,7 @@ class VirtualLink:
     goodness: float = 1.0
     bright_states: BrightStates | None = None
     lead_ns: int = 0
+    shared_detectors: bool = False
 
     def settings(self, end: NodeId) -> LinkSettings:
         """What the agent at an end is told of it."""
@@ -275,6 +277,7 @@ class VirtualLink:
             goodness=self.goodness,
             bright_states=self.bright_states,
             lead_ns=self.lead_ns,
+            shared_detectors=self.shared_detectors,
         )
 
     def served(self) -> StationLink:
@@ -337,6 +340,7 @@ class VirtualTestbed:
         nodes: Mapping[NodeId, NodeCapable],
         links: Sequence[LinkCapable],
         seed: int,
+        stations: Mapping[NodeId, StationSettings] | None = None,
         latency_ns: int = 100_000,
         rules: Sequence[Rule] = (),
         time_scale: float = 1.0,
@@ -354,11 +358,13 @@ class VirtualTestbed:
         self._clock = None if clocks is None else BROKER
         self._nodes, self._links = dict(nodes), list(links)
         self._stations_of = {link.link_id: link.station for link in links}
+        self._stations = dict(stations or {})
         self._epochs = 0
         self.world = World(
             preset=preset,
             nodes=[WorldNode(node=n, model=v.model, qubits=v.qubits()) for n, v in nodes.items()],
             links=[WorldLink(link_id=v.link_id, ends=v.ends, station=v.station, model=v.model) for v in links],
+            stations=self._stations,
             seed=seed,
             start_ns=self.net.now_ns,
             time_scale=time_scale,
@@ -387,7 +393,7 @@ class VirtualTestbed:
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
         served = [link.served() for link in self._links if link.station == name]
-        brain = StationBrain(self.endpoint(name, Role.STATION), served)
+        brain = StationBrain(self.endpoint(name, Role.STATION), served, self._stations.get(name))
         self.stations[name] = brain
         self._start(name, brain)
         return brain

@@ -8,10 +8,11 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
-from bellwire.protocols.ids import CreateId, LinkId, NodeId, QubitName, WindowId
+from bellwire.protocols.errors import RequestError
+from bellwire.protocols.ids import CreateId, NodeId, QubitName, WindowId
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.machine import Machine, Row
-from bellwire.protocols.messages import HeraldReport, PairConfirm
+from bellwire.protocols.messages import HeraldOpen, HeraldReport, PairConfirm
 from bellwire.protocols.timers import Timer
 
 
@@ -218,8 +219,9 @@ class WindowEnd(Machine[WindowState, WindowInput]):
 
 
 class StationState(StrEnum):
-    """States of a window at the station."""
+    """States of a window at the station. WAITING: the detectors are in use by others."""
 
+    WAITING = "waiting"
     ARMED = "armed"
     REPORTING = "reporting"
     ENDED = "ended"
@@ -228,6 +230,8 @@ class StationState(StrEnum):
 class StationInput(StrEnum):
     """Inputs of a window at the station. ANSWERED: one end has taken the report, or will never."""
 
+    TURN = "turn"
+    LATE = "late"
     DETECTED = "detected"
     FAIL = "fail"
     ABORT = "abort"
@@ -239,12 +243,15 @@ _T, _J = StationState, StationInput
 
 
 class StationWindow(Machine[StationState, StationInput]):
-    """A window as the station sees it: armed, then reported to both ends until both have taken it."""
+    """A window as the station sees it: armed in its turn, then reported to both ends until both have taken it."""
 
     name = "station-window"
     rule = "2 §3.4"
-    initial = StationState.ARMED
+    initial = StationState.WAITING
     table = {
+        (_T.WAITING, _J.TURN): Row(_T.ARMED, "arm", "2 §3.6"),
+        (_T.WAITING, _J.ABORT): Row(_T.ENDED, "dismiss", "2 §3.6"),
+        (_T.WAITING, _J.LATE): Row(_T.ENDED, "dismiss", "2 §3.6"),
         (_T.ARMED, _J.DETECTED): Row(_T.REPORTING, "report", "2 §3.4"),
         (_T.ARMED, _J.FAIL): Row(_T.REPORTING, "report", "2 §3.4"),
         (_T.ARMED, _J.ABORT): Row(_T.ARMED, "cancel", "2 §3.5"),
@@ -256,23 +263,34 @@ class StationWindow(Machine[StationState, StationInput]):
     def __init__(
         self,
         *,
-        link_id: LinkId,
-        window_id: WindowId,
+        opening: HeraldOpen,
         ends: tuple[NodeId, NodeId],
         deadline_ns: int,
+        arm: Callable[[StationWindow, int], None],
+        dismiss: Callable[[StationWindow, RequestError], None],
         report: Callable[[StationWindow], None],
         cancel: Callable[[StationWindow], None],
         ended: Callable[[StationWindow], None],
     ) -> None:
         super().__init__()
-        self.link_id = link_id
-        self.window_id = window_id
+        self.opening = opening
+        self.link_id = opening.link_id
+        self.window_id = opening.window_id
         self.ends = ends
         self.deadline_ns = deadline_ns
         self.attempt = 0
         self.bell_state: BellState | None = None
         self.unanswered = len(ends)
+        self._arm, self._dismiss = arm, dismiss
         self._report, self._cancel, self._ended = report, cancel, ended
+
+    def arm(self, switch_ns: int) -> None:
+        """The detectors are this window's, after so much time."""
+        self._arm(self, switch_ns)
+
+    def dismiss(self, error: RequestError) -> None:
+        """It never had its turn."""
+        self._dismiss(self, error)
 
     def report(self, attempt: int, bell_state: BellState | None) -> None:
         """Tell both ends what the detectors saw."""

@@ -20,6 +20,7 @@ class LinkSettings:
 
     `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration; with
     `bright_states` it is what a request gets that asks for none. `lead_ns` is how long after its opening a window begins.
+    With `shared_detectors` the station is asked last: who has its detectors then keeps nobody waiting.
     """
 
     link_id: LinkId
@@ -35,6 +36,7 @@ class LinkSettings:
     goodness: float = 1.0
     bright_states: BrightStates | None = None
     lead_ns: int = 0
+    shared_detectors: bool = False
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:

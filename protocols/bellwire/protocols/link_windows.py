@@ -13,7 +13,15 @@ from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, QubitName, W
 from bellwire.protocols.instructions import AnyCompletion, Arm, BellState, Cancel, WindowEnded
 from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkBook
-from bellwire.protocols.messages import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, Reply, SessionAck
+from bellwire.protocols.messages import (
+    HeraldClose,
+    HeraldOpen,
+    HeraldReady,
+    HeraldReport,
+    HeraldWait,
+    Reply,
+    SessionAck,
+)
 from bellwire.protocols.node import QubitKind, failure
 from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
 
@@ -80,13 +88,30 @@ class LinkWindows:
 
         def opened(answer: Answer) -> None:
             window = self._book.windows.get(window_id)
+            if isinstance(answer, HeraldReady) and answer.start_ns is not None:
+                self._node.note("WindowStarts", window_id, detail=f"at {answer.start_ns} ns")
             if isinstance(answer, RequestError) and window is not None:
                 window.step(WindowInput.ABORT, str(answer))
                 if answer.code in HOPELESS and request.create_id in self._book.requests:
                     request.step(RequestInput.FAIL, RequestError(ErrorCode.REJECTED, answer.text))
 
+        def followed(answer: Answer) -> None:
+            opened(answer)
+            window = self._book.windows.get(window_id)
+            if window is not None and window.state is WindowState.ARMED:
+                endpoint.ask(settings.station, message, deadline_ns, opened)
+
+        if settings.shared_detectors:
+            endpoint.ask(settings.peer, message, deadline_ns, followed)
+            return
         for party in self._others:
             endpoint.ask(party, message, deadline_ns, opened)
+
+    def wait(self, peer: NodeId, message: HeraldWait) -> Reply:
+        """The station's detectors are in use: `herald.ready` will say when they are this window's (spec 2 §3.6)."""
+        self._book.only(peer, self._settings.station)
+        self._node.note("WindowWaits", message.window_id, detail=f"{message.ahead} before it")
+        return SessionAck()
 
     def open(self, peer: NodeId, message: HeraldOpen, number: int) -> Reply | None:
         """The primary opens a window. Without a free qubit the answer waits for one (spec 2 §3.2)."""

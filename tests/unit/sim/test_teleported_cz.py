@@ -15,7 +15,7 @@ from bellwire.sim.states import bell_vector, state_fidelity
 if TYPE_CHECKING:
     from tests.unit.sim.conftest import Lab, LabFactory
 
-# Main et al., Nature 638, 383 (2025), as in reference/acceptance.json oxford_2025.bell_pair_density_matrix
+# Main et al., Nature 638, 383 (2025), the Bell pair's density matrix
 OXFORD = """
 [links.model.density_matrix]
 tag = "measured"

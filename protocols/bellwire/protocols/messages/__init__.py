@@ -14,7 +14,7 @@ from bellwire.protocols.messages.gate import (
     GateStatus,
     GateVariant,
 )
-from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport
+from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, HeraldWait
 from bellwire.protocols.messages.link import (
     LinkAccept,
     LinkAdd,
@@ -55,6 +55,7 @@ MESSAGES: tuple[type[Message], ...] = (
     LinkErr,
     LinkExpire,
     HeraldOpen,
+    HeraldWait,
     HeraldClose,
     HeraldReady,
     HeraldReport,
@@ -88,6 +89,7 @@ __all__ = [
     "HeraldOpen",
     "HeraldReady",
     "HeraldReport",
+    "HeraldWait",
     "LinkAccept",
     "LinkAdd",
     "LinkCreate",
