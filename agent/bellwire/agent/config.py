@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import SCHEMES, BrightStates
 from bellwire.protocols.ids import LinkId, NodeId, QubitName, node_id
@@ -50,10 +51,22 @@ class LinkTimes(Table, frozen=True, kw_only=True):
             raise ConfigError(f"scheme {self.scheme!r} is not one of {', '.join(SCHEMES)}")
 
 
+class DetectorsTable(Table, frozen=True, kw_only=True):
+    """A table `detectors` of a station: so many sets of them serve all links in turn, by a switch. Without it, one set each."""
+
+    sets: Annotated[int, Meta(ge=1, le=1_000)] | None = None
+    switch_ms: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+
+    def settings(self) -> StationSettings:
+        """Give it as the protocol has it."""
+        return StationSettings(sets=self.sets, switch_ns=nanoseconds(self.switch_ms))
+
+
 class LinkTable(LinkTimes, frozen=True, kw_only=True):
     """A table `[links.NAME]` of an agent. One end of a link says `primary = true`; `goodness` is its pairs' fidelity.
 
-    Where the scheme has bright states, `bright_states` lists what was calibrated: `[[ratio, fidelity], …]`.
+    Where the scheme has bright states, `bright_states` lists what was calibrated: `[[ratio, fidelity], …]`. Where the station's
+    detectors serve its links in turn, both ends say `shared_detectors = true`.
     """
 
     peer: Text
@@ -61,6 +74,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
     primary: bool
     goodness: Ratio = 1.0
     bright_states: tuple[tuple[float, float], ...] = ()
+    shared_detectors: bool = False
 
     def settings(self, name: str) -> LinkSettings:
         """Give the link as the protocol has it.
@@ -83,6 +97,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             goodness=self.goodness,
             bright_states=BrightStates(points=self.bright_states) if self.bright_states else None,
             lead_ns=nanoseconds(self.lead_ms),
+            shared_detectors=self.shared_detectors,
         )
 
 
@@ -134,6 +149,7 @@ class StationConfig(NodeFile, frozen=True, kw_only=True):
     """A station's configuration file. Paths are relative to the file's folder."""
 
     links: dict[str, StationLinkTable] = {}
+    detectors: DetectorsTable = DetectorsTable()
 
 
 class WorldNodeTable(Table, frozen=True, kw_only=True):
@@ -151,6 +167,12 @@ class WorldLinkTable(Table, frozen=True, kw_only=True):
     model: Text
 
 
+class WorldStationTable(Table, frozen=True, kw_only=True):
+    """A table `[stations.NAME]` of a world: the detectors of a station that serve its links in turn."""
+
+    detectors: DetectorsTable
+
+
 class WorldConfig(Table, frozen=True, kw_only=True):
     """A simulated world's configuration file. Paths are relative to the file's folder.
 
@@ -165,4 +187,5 @@ class WorldConfig(Table, frozen=True, kw_only=True):
     time_scale: TimeScale = 1.0
     nodes: dict[str, WorldNodeTable] = {}
     links: dict[str, WorldLinkTable] = {}
+    stations: dict[str, WorldStationTable] = {}
     session: SessionTable = SessionTable()

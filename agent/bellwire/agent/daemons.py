@@ -51,8 +51,8 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
 def station_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
     """Make the station of a configuration file, on the running loop. Raises as `agent_daemon`."""
     config = load_config(path, StationConfig)
-    links = _links(path, config.links)
-    return _node_daemon(path, config, Role.STATION, lambda endpoint: StationBrain(endpoint, links), readiness)
+    links, settings = _links(path, config.links), config.detectors.settings()
+    return _node_daemon(path, config, Role.STATION, lambda endpoint: StationBrain(endpoint, links, settings), readiness)
 
 
 class _LinkCapable(Protocol[L]):
@@ -165,6 +165,7 @@ def make_world(path: Path, config: WorldConfig) -> World:
                 WorldLink(link_id=LinkId(name), ends=link.ends, station=link.station, model=link.model)
                 for name, link in config.links.items()
             ],
+            stations={NodeId(name): station.detectors.settings() for name, station in config.stations.items()},
             seed=config.seed,
             start_ns=local_time_ns(),
             time_scale=config.time_scale,

@@ -12,7 +12,15 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
-from bellwire.agent.config import APPLICATION_TIMEOUT_MS, LinkTable, LinkTimes, Seed, StationLinkTable, TimeScale
+from bellwire.agent.config import (
+    APPLICATION_TIMEOUT_MS,
+    DetectorsTable,
+    LinkTable,
+    LinkTimes,
+    Seed,
+    StationLinkTable,
+    TimeScale,
+)
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import SCHEMES
@@ -67,9 +75,11 @@ class TestbedNode(Table, frozen=True, kw_only=True):
 
 
 class TestbedStation(Table, frozen=True, kw_only=True):
-    """A table `[stations.NAME]`: there is nothing to say about a station, but that it is there."""
+    """A table `[stations.NAME]`. With `detectors.sets` a station serves its links in turn, by a switch."""
 
     __test__: ClassVar[bool] = False
+
+    detectors: DetectorsTable = DetectorsTable()
 
 
 class TestbedLink(LinkTimes, frozen=True, kw_only=True):
@@ -193,10 +203,13 @@ class PlannedLink:
 
 def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
     """What everybody is told of the links of a testbed."""
-    return [_plan_link(LinkId(name), link, preset) for name, link in config.links.items()]
+    shared = {name for name, station in config.stations.items() if station.detectors.sets is not None}
+    return [
+        _plan_link(LinkId(name), link, preset, shared=link.station in shared) for name, link in config.links.items()
+    ]
 
 
-def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
+def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset, *, shared: bool) -> PlannedLink:
     primary, secondary = link.ends
     physics = LinkPhysics.of(preset.links[link.model])
     goodness = round(physics.fidelity_ratio, 9) if link.goodness is None else link.goodness
@@ -214,6 +227,7 @@ def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLin
                 primary=end == primary,
                 goodness=goodness,
                 bright_states=() if bright is None else bright.points,
+                shared_detectors=shared,
                 **times,
             )
             for end, peer in ((primary, secondary), (secondary, primary))
@@ -240,6 +254,7 @@ def virtual_testbed(
         preset=preset,
         nodes={NodeId(name): node for name, node in config.nodes.items()},
         links=plan_links(config, preset),
+        stations={NodeId(name): station.detectors.settings() for name, station in config.stations.items()},
         seed=config.seed if seed is None else seed,
         latency_ns=latency_ns,
         session=config.session.settings(),
@@ -375,6 +390,11 @@ class _Writer:
                 name: {"ends": list(link.ends), "station": link.station, "model": link.model}
                 for name, link in config.links.items()
             },
+            "stations": {
+                name: {"detectors": msgspec.to_builtins(station.detectors)}
+                for name, station in config.stations.items()
+                if station.detectors.sets is not None
+            },
         }
 
     def _node_file(self, name: str, session: dict[str, Any]) -> dict[str, Any]:
@@ -404,7 +424,8 @@ class _Writer:
 
     def _station_links(self, name: str) -> dict[str, Any]:
         served = {link.link_id: link.at_station for link in self._links if link.station == name}
-        return {"links": msgspec.to_builtins(served)}
+        detectors = self._config.stations[name].detectors
+        return {"links": msgspec.to_builtins(served), "detectors": msgspec.to_builtins(detectors)}
 
     def _client_file(self) -> dict[str, Any]:
         return {

@@ -264,6 +264,7 @@ class Run:
             preset=load_preset(self.scenario.topology.preset),
             nodes=self.network.nodes,
             links=self.network.links,
+            stations=dict.fromkeys(self.network.stations, self.network.detectors),
             seed=self.seed,
             latency_ns=round(self.scenario.latency_us * 1_000),
             start_ns=START_NS,

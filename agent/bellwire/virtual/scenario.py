@@ -17,6 +17,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import ANY_CLICK
 from bellwire.protocols.ids import BROKER, LinkId, NodeId
@@ -55,7 +56,8 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
     `link` is the preset's link model, or several that links have in turn, and a window has up to `attempts` attempts;
-    `links_per_station` links share one station.
+    `links_per_station` links share one station, which has `detectors` sets of detectors (0: some for every link) behind a
+    switch that takes `switch_us`.
     """
 
     kind: TopologyKind
@@ -65,6 +67,8 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     reference: Count = 4
     degree: Annotated[float, Meta(ge=2.0, le=16.0)] = 3.0
     links_per_station: Annotated[int, Meta(ge=1)] = 4
+    detectors: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    switch_us: Annotated[float, Meta(ge=0.0, le=1e9)] = 0.0
     preset: str = "ideal"
     link: str | tuple[str, ...] = "ideal"
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
@@ -128,11 +132,18 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[NodeId, VirtualNode]
     links: tuple[VirtualLink, ...]
     applications: tuple[NodeId, ...]
+    detectors: StationSettings
+    """Those of every station."""
+
+    @property
+    def stations(self) -> tuple[NodeId, ...]:
+        """The stations between the nodes."""
+        return tuple(dict.fromkeys(link.station for link in self.links if link.station not in link.ends))
 
     @property
     def participants(self) -> Participants:
         """Who talks to whom."""
-        stations = tuple(dict.fromkeys(link.station for link in self.links if link.station not in link.ends))
+        stations = self.stations
         neighbours: dict[tuple[str, str], None] = {}
         for link in self.links:
             first, second = link.ends
@@ -199,10 +210,12 @@ def build_network(scenario: Scenario, seed: int) -> Network:
                 scheme=scheme.name,
                 attempts=table.attempts,
                 bright_states=physics[model].bright_states(),
+                shared_detectors=bool(table.detectors) and scheme.midpoint,
             )
         )
     applications = tuple(NodeId(f"app{number}") for number in range(scenario.workload.applications))
-    return Network(nodes=dict.fromkeys(names, node), links=tuple(links), applications=applications)
+    detectors = StationSettings(sets=table.detectors or None, switch_ns=round(table.switch_us * 1_000))
+    return Network(nodes=dict.fromkeys(names, node), links=tuple(links), applications=applications, detectors=detectors)
 
 
 def _folder() -> Path:

@@ -13,6 +13,7 @@ from bellwire.agent.testbed import load_testbed, prepare, virtual_testbed
 from bellwire.agent.up import locked
 from bellwire.broker.commands import BrokerFile
 from bellwire.client.config import ClientConfig
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import LinkId, NodeId
 from bellwire.protocols.messages import Role
@@ -235,3 +236,22 @@ def test_testbed_whose_scheme_fits_neither_model_nor_station_is_one_line(
         load_testbed(path)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_testbed_of_a_station_with_a_switch_tells_everybody(tmp_path: Path) -> None:
+    path = tmp_path / "testbed.toml"
+    switch = "[stations.hub]\ndetectors.sets = 2\ndetectors.switch_ms = 0.25"
+    path.write_text(SCHEMES_BED.replace("[stations.hub]", switch), encoding="utf-8")
+    prepare(path, tmp_path)
+    bed = virtual_testbed(*load_testbed(path))
+    expected = StationSettings(sets=2, switch_ns=250_000)
+    assert load_config(tmp_path / "hub.toml", StationConfig).detectors.settings() == expected
+    stations = load_config(tmp_path / "world.toml", WorldConfig).stations
+    assert {name: table.detectors.settings() for name, table in stations.items()} == {"hub": expected}
+    assert bed.stations[NodeId("hub")].station.detectors.settings == expected
+    shared = {
+        (name, link): table.shared_detectors
+        for name in ("alice", "bob", "carol")
+        for link, table in load_config(tmp_path / f"{name}.toml", AgentConfig).links.items()
+    }
+    assert shared == {(node, link): link == "alice-bob" for node, link in shared}
