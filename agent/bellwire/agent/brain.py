@@ -47,9 +47,17 @@ LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldWait, HeraldReport, HeraldClose, Pai
 class AgentBrain:
     """One node's agent, without its sockets and its hardware."""
 
-    def __init__(self, endpoint: Endpoint, links: Iterable[LinkSettings], *, application_timeout_ns: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        links: Iterable[LinkSettings],
+        *,
+        application_timeout_ns: int,
+        pair_storage: int = 0,
+    ) -> None:
         self.endpoint = endpoint
         self.node = Node(endpoint)
+        self.node.pair_storage = pair_storage
         self.links: dict[LinkId, LinkEnd] = {}
         self._by_peer: dict[NodeId, LinkEnd] = {}
         self._application_timeout_ns = application_timeout_ns

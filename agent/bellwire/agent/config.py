@@ -10,7 +10,7 @@ from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import SCHEMES, BrightStates
 from bellwire.protocols.ids import LinkId, NodeId, QubitName, node_id
-from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
+from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_QUBITS_PER_APPLICATION
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
@@ -19,6 +19,8 @@ from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
 Seed = Annotated[int, Meta(ge=0)]
+
+QubitCount = Annotated[int, Meta(ge=0, le=MAX_QUBITS_PER_APPLICATION)]
 
 APPLICATION_TIMEOUT_MS: Final = 2_000.0
 """How long an agent tries to tell an application of a pair, unless its file says otherwise."""
@@ -118,9 +120,13 @@ class NodeFile(Table, frozen=True, kw_only=True):
 
 
 class AgentConfig(NodeFile, frozen=True, kw_only=True):
-    """An agent's configuration file. Paths are relative to the file's folder."""
+    """An agent's configuration file. Paths are relative to the file's folder.
+
+    So many storage qubits as `pair_storage` says may hold halves of pairs, moved there as soon as they are heralded.
+    """
 
     links: dict[str, LinkTable] = {}
+    pair_storage: QubitCount = 0
     application_timeout_ms: Milliseconds = APPLICATION_TIMEOUT_MS
 
 

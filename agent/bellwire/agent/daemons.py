@@ -43,7 +43,7 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
 
     def brain(endpoint: Endpoint) -> AgentBrain:
         timeout_ns = nanoseconds(config.application_timeout_ms)
-        return AgentBrain(endpoint, links, application_timeout_ns=timeout_ns)
+        return AgentBrain(endpoint, links, application_timeout_ns=timeout_ns, pair_storage=config.pair_storage)
 
     return _node_daemon(path, config, Role.AGENT, brain, readiness)
 

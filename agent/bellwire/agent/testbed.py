@@ -17,6 +17,7 @@ from bellwire.agent.config import (
     DetectorsTable,
     LinkTable,
     LinkTimes,
+    QubitCount,
     Seed,
     StationLinkTable,
     TimeScale,
@@ -32,7 +33,7 @@ from bellwire.protocols.station import StationLink
 from bellwire.shell.config import SessionTable, Table, Text, load_config, nanoseconds, to_toml
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, load_preset
-from bellwire.sim.topology import MAX_QUBITS_PER_NODE, WorldLink, WorldNode, check_topology
+from bellwire.sim.topology import WorldLink, WorldNode, check_topology
 from bellwire.sim.virtual import SECOND_NS, VirtualTestbed
 from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, generate, load_public
 
@@ -45,7 +46,6 @@ LATENCY_NS: Final = 100_000
 READY_NS: Final = 30 * SECOND_NS
 """How much virtual time may pass until a testbed is ready."""
 
-QubitCount = Annotated[int, Meta(ge=0, le=MAX_QUBITS_PER_NODE)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 
@@ -55,7 +55,11 @@ _QUBIT_NAMES = {"communication": "network", "storage": "circuit", "reference": "
 class TestbedNode(Table, frozen=True, kw_only=True):
     """A table `[nodes.NAME]`: a node model of the preset, and how many qubits of each kind the node has.
 
-    They are called `network0`, `circuit0`, `reference0` and so on.
+    They are called `network0`, `circuit0`, `reference0` and so on. So many storage qubits as `pair_storage` says may hold
+    halves of pairs, so that communication qubits are free for the next.
+
+    Raises:
+        ValueError: when there are not so many.
     """
 
     __test__: ClassVar[bool] = False
@@ -64,6 +68,11 @@ class TestbedNode(Table, frozen=True, kw_only=True):
     communication: QubitCount = 1
     storage: QubitCount = 1
     reference: QubitCount = 0
+    pair_storage: QubitCount = 0
+
+    def __post_init__(self) -> None:
+        if self.pair_storage > self.storage:
+            raise ValueError(f"`pair_storage` is {self.pair_storage}, of {self.storage} storage qubits")
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """The node's qubits by name."""
@@ -336,7 +345,8 @@ class _Writer:
         for name in self._config.stations:
             yield self._write_part(name, "station", self._node_file(name, session) | self._station_links(name))
         for name in self._config.nodes:
-            yield self._write_part(name, "agent", self._node_file(name, session) | self._agent_links(name))
+            storage = {"pair_storage": self._config.nodes[name].pair_storage}
+            yield self._write_part(name, "agent", self._node_file(name, session) | storage | self._agent_links(name))
         self._write(CLIENT_FILE, self._client_file())
 
     def _write_part(self, name: str, command: str, content: dict[str, Any]) -> Part:

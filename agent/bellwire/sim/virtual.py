@@ -238,6 +238,7 @@ class VirtualNode:
     communication: int = 1
     storage: int = 2
     reference: int = 0
+    pair_storage: int = 0
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """The qubits by name: the kind and a number."""
@@ -296,6 +297,10 @@ class NodeCapable(Protocol):
     @property
     def communication(self) -> int:
         """How many communication qubits it has."""
+
+    @property
+    def pair_storage(self) -> int:
+        """How many of its storage qubits may hold halves of pairs."""
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """Its qubits by name."""
@@ -402,7 +407,12 @@ class VirtualTestbed:
         """Start an agent, or start it again after `crash`."""
         endpoint = self.endpoint(name, Role.AGENT)
         links = [link.settings(name) for link in self._links if name in link.ends]
-        brain = AgentBrain(endpoint, links, application_timeout_ns=self._application_timeout_ns)
+        brain = AgentBrain(
+            endpoint,
+            links,
+            application_timeout_ns=self._application_timeout_ns,
+            pair_storage=self._nodes[name].pair_storage,
+        )
         self.agents[name] = brain
         self._start(name, brain)
         return brain

@@ -231,7 +231,7 @@ class OneFrame(Checker):
         made = self.oracle.pairs.get(pair_id)
         if made is None:
             return
-        if any(half.uses or half.gone_ns is not None for half in made.halves):
+        if any(half.uses or half.moving or half.gone_ns is not None for half in made.halves):
             return
         bed = self.oracle.bed
         state = bed.world.inspect([(half.node, half.qubit) for half in made.halves], bed.net.now_ns)

@@ -55,9 +55,9 @@ class WorkloadKind(StrEnum):
 class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
-    `link` is the preset's link model, or several that links have in turn, and a window has up to `attempts` attempts;
-    `links_per_station` links share one station, which has `detectors` sets of detectors (0: some for every link) behind a
-    switch that takes `switch_us`.
+    `pair_storage` of a node's storage qubits may hold halves of pairs. `link` is the preset's link model, or several that
+    links have in turn, and a window has up to `attempts` attempts. `links_per_station` links share one station, which has
+    `detectors` sets of detectors (0: some for every link) behind a switch that takes `switch_us`.
     """
 
     kind: TopologyKind
@@ -65,6 +65,7 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     communication: Annotated[int, Meta(ge=1, le=64)] = 2
     storage: Annotated[int, Meta(ge=1, le=64)] = 4
     reference: Count = 4
+    pair_storage: Count = 0
     degree: Annotated[float, Meta(ge=2.0, le=16.0)] = 3.0
     links_per_station: Annotated[int, Meta(ge=1)] = 4
     detectors: Annotated[int, Meta(ge=0, le=1_000)] = 0
@@ -192,7 +193,12 @@ def build_network(scenario: Scenario, seed: int) -> Network:
     physics = {
         model: LinkPhysics.of(link) for model, link in load_preset(table.preset).links.items() if model in models
     }
-    node = VirtualNode(communication=table.communication, storage=table.storage, reference=table.reference)
+    node = VirtualNode(
+        communication=table.communication,
+        storage=table.storage,
+        reference=table.reference,
+        pair_storage=table.pair_storage,
+    )
     names = [NodeId(f"n{number}") for number in range(table.size)]
     links = []
     for number, edge in enumerate(edges_of(table, random)):

@@ -8,10 +8,11 @@ from bellwire.protocols.asks import UNSURE, Answer
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import NetworkTimeNs, NodeId, WindowId, pair_id
-from bellwire.protocols.instructions import BellState
+from bellwire.protocols.instructions import AnyCompletion, Apply, BellState, Discard, Gate, Initialise
 from bellwire.protocols.limits import MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkBook
 from bellwire.protocols.messages import PairConfirm, PairConfirmed, PairRelease, Reply, SessionAck
+from bellwire.protocols.node import QubitKind, failure
 from bellwire.protocols.pairs import ENDED, PairEnd, PairInput, PairState
 from bellwire.protocols.queue import LinkRequest
 
@@ -46,11 +47,34 @@ class LinkPairs:
         self._book.pairs[pair.pair_id] = pair
         self._expire_at(pair, pair.expires_ns)
         self._node.note("PairHeralded", pair.pair_id, window.window_id, window.create_id, detail=pair.bell_state)
+        self._store(pair)
         if settings.primary:
             self._offer(pair)
         elif window.claim is not None:
             number, claim = window.claim
             self._settle(pair, number, claim)
+
+    def _store(self, pair: PairEnd) -> None:
+        """Move a half into a storage qubit, if there is one for it, so that its communication qubit is free (spec 2 §4.5)."""
+        node, source = self._node, pair.qubit
+        target = node.qubits.take(QubitKind.STORAGE) if len(node.stored) < node.pair_storage else None
+        if target is None:
+            return
+        node.stored.add(target)
+        pair.qubit = target
+        node.note("PairStored", pair.pair_id, detail=target)
+
+        def moved(completions: tuple[AnyCompletion, ...]) -> None:
+            broken = failure(completions)
+            if broken is None:
+                node.freed(source)
+                return
+            node.discard(source)
+            if pair.allows(PairInput.RELEASE):
+                self.release(pair, f"it could not be stored: {broken}")
+
+        move = Apply(gate=Gate.SWAP, qubits=(source, target))
+        node.execute([Initialise(qubit=target), move, Discard(qubit=source)], moved)
 
     def _expire_at(self, pair: PairEnd, network_ns: int) -> None:
         if pair.timer is not None:

@@ -87,6 +87,9 @@ class Node:
         self.journal = journal or Journal()
         self.qubits = Qubits()
         self.backend_up = False
+        self.pair_storage = 0
+        """How many storage qubits may hold halves of pairs, moved there to free communication qubits (spec 2 §4.5)."""
+        self.stored: set[QubitName] = set()
         self.on_backend_lost: list[Callable[[str], None]] = []
         self.on_free: list[Callable[[], None]] = []
         self._freed = False
@@ -159,6 +162,7 @@ class Node:
         if self.backend_up:
             self._lose_backend("the backend began anew")
         self.qubits.reset(qubits)
+        self.stored.clear()
         self.backend_up = True
         self._freed = True
         self.note("BackendConnected")
@@ -204,6 +208,7 @@ class Node:
 
     def freed(self, *qubits: QubitName) -> None:
         """Note that qubits are free, when a batch of their holder's has discarded them."""
+        self.stored.difference_update(qubits)
         for qubit in qubits:
             self._freed |= self.qubits.give(qubit)
 

@@ -10,7 +10,7 @@ from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.ids import CreateId, Epoch, GateId, LinkId, NetworkTimeNs, NodeId, PairId, QubitName, WindowId
-from bellwire.protocols.instructions import Arm, BellState, WindowEnded
+from bellwire.protocols.instructions import Apply, Arm, BellState, Discard, Done, Failed, Initialise, WindowEnded
 from bellwire.protocols.limits import MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import (
@@ -215,3 +215,32 @@ def test_gate_opened_past_its_deadline_is_refused_and_touches_nothing() -> None:
 def test_link_name_too_long_for_the_ids_made_from_it_is_refused() -> None:
     with pytest.raises(ValueError, match="1 to 64 characters"):
         LinkSettings(link_id=LinkId("x" * 65), peer=ALICE, station=HUB, primary=True)
+
+
+# Memories.
+
+
+def test_half_that_cannot_be_stored_is_released_and_leaves_no_qubit_behind() -> None:
+    """2 §4.5: when the move fails, both qubits are discarded and the half is released."""
+    bob = Bob()
+    node = bob.brain.node
+    node.pair_storage = 1
+    qubits = [(QubitName("comm0"), QubitKind.COMMUNICATION), (QubitName("store0"), QubitKind.STORAGE)]
+    node.backend_connected(qubits, bob.now_ns)
+    create_id, offer = bob.creates()
+    bob.says(ALICE, LinkAccept(request_id=offer))
+    bob.says(ALICE, opening(create_id))
+    bob.heralds()
+    (move,) = node.take_batches()
+    assert [type(each) for each in move.instructions] == [Initialise, Apply, Discard]
+    pair = bob.brain.find_pair(PairId(f"{WINDOW}/1"))
+    assert pair is not None
+    assert (pair.qubit, node.stored) == ("store0", {"store0"})
+    broken = (Done(), Failed(text="the swap failed"), Failed(text="not executed"))
+    node.complete(move.number, broken, bob.now_ns)
+    assert bob.brain.find_pair(pair.pair_id) is None
+    assert not node.qubits.held
+    assert not node.stored
+    discarded = [each for batch in node.take_batches() for each in batch.instructions]
+    assert set(discarded) == {Discard(qubit=QubitName("comm0")), Discard(qubit=QubitName("store0"))}
+    assert any(isinstance(message, PairRelease) and "the swap failed" in message.reason for message in bob.sent())

@@ -18,6 +18,7 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import LinkId, NodeId
 from bellwire.protocols.messages import Role
 from bellwire.shell.config import SessionTable, load_config, nanoseconds
+from bellwire.sim.virtual import VirtualTestbed
 from bellwire.transport.keys import AuthorizedKeys, load_public, load_secret
 
 TESTBED = Path(__file__).parents[3] / "examples" / "two-nodes" / "testbed.toml"
@@ -196,11 +197,16 @@ scheme = "direct"
 """
 
 
+def prepared(folder: Path, text: str) -> VirtualTestbed:
+    """Write a testbed's files for daemons, and make it in virtual time too."""
+    path = folder / "testbed.toml"
+    path.write_text(text, encoding="utf-8")
+    prepare(path, folder)
+    return virtual_testbed(*load_testbed(path))
+
+
 def test_testbed_of_other_schemes_tells_both_ends_of_bright_states_and_of_who_receives(tmp_path: Path) -> None:
-    path = tmp_path / "testbed.toml"
-    path.write_text(SCHEMES_BED, encoding="utf-8")
-    prepare(path, tmp_path)
-    bed = virtual_testbed(*load_testbed(path))
+    bed = prepared(tmp_path, SCHEMES_BED)
     assert list(bed.stations) == ["hub"]
     files = {name: load_config(tmp_path / f"{name}.toml", AgentConfig) for name in ("alice", "bob", "carol")}
     for name, file in files.items():
@@ -239,11 +245,8 @@ def test_testbed_whose_scheme_fits_neither_model_nor_station_is_one_line(
 
 
 def test_testbed_of_a_station_with_a_switch_tells_everybody(tmp_path: Path) -> None:
-    path = tmp_path / "testbed.toml"
     switch = "[stations.hub]\ndetectors.sets = 2\ndetectors.switch_ms = 0.25"
-    path.write_text(SCHEMES_BED.replace("[stations.hub]", switch), encoding="utf-8")
-    prepare(path, tmp_path)
-    bed = virtual_testbed(*load_testbed(path))
+    bed = prepared(tmp_path, SCHEMES_BED.replace("[stations.hub]", switch))
     expected = StationSettings(sets=2, switch_ns=250_000)
     assert load_config(tmp_path / "hub.toml", StationConfig).detectors.settings() == expected
     stations = load_config(tmp_path / "world.toml", WorldConfig).stations
@@ -255,3 +258,13 @@ def test_testbed_of_a_station_with_a_switch_tells_everybody(tmp_path: Path) -> N
         for link, table in load_config(tmp_path / f"{name}.toml", AgentConfig).links.items()
     }
     assert shared == {(node, link): link == "alice-bob" for node, link in shared}
+
+
+def test_testbed_whose_nodes_store_pairs_tells_the_agents(tmp_path: Path) -> None:
+    stores = "[nodes.alice]\nstorage = 3\npair_storage = 2"
+    bed = prepared(tmp_path, SCHEMES_BED.replace("[nodes.alice]", stores))
+    for name, expected in (("alice", 2), ("bob", 0)):
+        assert load_config(tmp_path / f"{name}.toml", AgentConfig).pair_storage == expected
+        assert bed.agents[NodeId(name)].node.pair_storage == expected
+    with pytest.raises(ConfigError, match="`pair_storage` is 2, of 1 storage qubits"):
+        prepared(tmp_path, SCHEMES_BED.replace("[nodes.alice]", stores.replace("3", "1")))
