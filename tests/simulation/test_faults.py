@@ -1,4 +1,4 @@
-"""Lost, repeated and late frames, and participants that die (ARCHITECTURE: what must always hold)."""
+"""Lost, repeated and late frames, and participants that die (what must always hold)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from scene import (
 )
 
 from bellwire.protocols.errors import ErrorCode, RequestError
-from bellwire.protocols.ids import BROKER, GateId, NetworkTimeNs
+from bellwire.protocols.ids import BROKER, GateId, NetworkTimeNs, QubitName
+from bellwire.protocols.instructions import Discard
 from bellwire.protocols.messages import (
     GateKind,
     GateOpen,
@@ -36,6 +37,7 @@ from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualTestbed
 from bellwire.simnet.fabric import Frame, Rule
 
 DEADLINE_NS = 10 * SECOND_NS
+MS_NS = 1_000_000
 
 
 def between_nodes(frame: Frame) -> bool:
@@ -320,6 +322,26 @@ def test_application_gone_in_mid_gate_leaves_nothing_behind() -> None:
     bed.net.remove(application.endpoint.node)
     bed.net.run_for(30 * SECOND_NS)
     assert leaks(bed) == []
+
+
+def test_batches_of_a_backend_that_becomes_quick_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by `test_ends`: what was decided at the very moment at which an earlier batch was due overtook it."""
+    bed = two_nodes(seed=7)
+    node, submitted = bed.agents[ALICE].node, []
+    monkeypatch.setattr(bed.world, "submit", lambda _node, number, *_: submitted.append(number))
+    due_ns = bed.net.now_ns + MS_NS
+    bed.hardware.slowness.append(lambda _, now_ns: MS_NS if now_ns < due_ns else 0)
+
+    def decide() -> None:
+        node.execute([Discard(qubit=QubitName("storage0"))], lambda _: None)
+        bed.net.touch(ALICE)
+
+    bed.net.at(due_ns, decide)
+    decide()
+    bed.net.flush(ALICE)
+    bed.net.run_for(MS_NS)
+    assert len(submitted) == 2
+    assert submitted == sorted(submitted)
 
 
 def test_broker_gone_and_back_is_greeted_again() -> None:

@@ -1,4 +1,4 @@
-"""Teleported gates against the world's exact state (spec 3; ARCHITECTURE: exact correction)."""
+"""Teleported gates against the world's exact state (spec 3: exact correction)."""
 
 from __future__ import annotations
 

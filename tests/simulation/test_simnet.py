@@ -14,32 +14,39 @@ import pytest
 
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import NodeId
-from bellwire.protocols.teleport import Half
 from bellwire.shell.main import run
 from bellwire.simnet.faults import AmbushKind, AnyFault, Crash, Cut, Plan, Skew
 from bellwire.simnet.trace import Trace
-from bellwire.virtual.run import Report, plan_of, run_seed
+from bellwire.virtual.run import plan_of, run_seed
 from bellwire.virtual.scenario import Scenario, build_network, load_scenario, packaged_scenarios
 from bellwire.virtual.shrink import minimal, shrink
-from bellwire.virtual.sweep import all_rows, sweep
+from bellwire.virtual.sweep import Failure, LocalRunner, all_rows, sweep
 
 SECOND_NS = 1_000_000_000
 
 
-def told(reports: list[Report]) -> str:
-    return "\n".join(f"seed {report.seed}: {violation}" for report in reports for violation in report.violations[:2])
+MIXED = ("two-nodes-mixed", "star-five-mixed")
 
 
-@pytest.mark.parametrize("name", ["two-nodes-mixed", "star-five-mixed"])
-def test_mixed_faults_of_150_seeds_break_no_invariant(name: str) -> None:
-    summary = sweep(load_scenario(name), name, range(150), jobs=os.cpu_count() or 1)
-    assert summary.seeds == 150
-    assert summary.failed == 0, told(summary.failing)
-    kinds = {"lose", "repeat", "delay", "reorder", "cut", "stall", "skew", "slow", "crash", "world-crash", "miscount"}
-    kinds |= {f"ambush-{kind}" for kind in AmbushKind}
-    assert set(summary.faults) == kinds
-    assert summary.gates_checked > 500
-    assert len(summary.uncovered) < len(all_rows()) / 3
+def told(failing: list[Failure]) -> str:
+    return "\n".join(
+        f"{failure.scenario}, seed {failure.report.seed}: {violation}"
+        for failure in failing
+        for violation in failure.report.violations[:2]
+    )
+
+
+def test_mixed_faults_of_150_seeds_break_no_invariant() -> None:
+    swept = sweep({name: load_scenario(name) for name in MIXED}, range(150), LocalRunner(os.cpu_count() or 1))
+    assert swept.whole.seeds == 300
+    assert swept.whole.failed == 0, told(swept.whole.failing)
+    assert swept.whole.rows_disproved == []  # What unreachable.py gives a reason for was not reached.
+    for summary in swept.scenarios.values():
+        kinds = {"lose", "repeat", "delay", "reorder", "cut", "stall", "skew", "slow", "crash", "world-crash"}
+        kinds |= {"miscount", "crash-polite", "crash-set-back", *(f"ambush-{kind}" for kind in AmbushKind)}
+        assert set(summary.faults) == kinds
+        assert summary.gates_checked > 500
+        assert len(summary.rows_not_reached) < len(all_rows()) / 3
 
 
 @pytest.mark.parametrize("name", [name for name in packaged_scenarios() if name != "no-faults"])
@@ -225,30 +232,6 @@ def test_network_has_the_links_of_its_kind_and_is_connected(kind: str, size: int
 # The command.
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text('duration_s = 1.0\n[topology]\nkind = "two-nodes"\n[faults]\nframes = 2\n', encoding="utf-8")
-    return path
-
-
-def test_command_runs_seeds_and_says_what_was_exercised(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["simnet", str(tiny), "--seeds", "0:4", "--jobs", "1", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["seeds"], told["failed"]) == (4, 0)
-    assert told["rows"] == len(all_rows()) == told["rows_covered"] + len(told["rows_uncovered"])
-
-
-def test_command_runs_seeds_on_many_cores_with_the_same_outcome(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = []
-    for jobs in ("1", "3"):
-        assert run(["simnet", str(tiny), "--seeds", "0:12", "--jobs", jobs, "--json"]) == 0
-        content = json.loads(capsys.readouterr().out)
-        del content["seconds"], content["jobs"]
-        told.append(content)
-    assert told[0] == told[1]
-
-
 def test_command_replays_one_seed_into_a_trace(tiny: Path, tmp_path: Path) -> None:
     traces = [tmp_path / "first.jsonl", tmp_path / "second.jsonl"]
     for path in traces:
@@ -258,26 +241,3 @@ def test_command_replays_one_seed_into_a_trace(tiny: Path, tmp_path: Path) -> No
     for line in first.splitlines():
         event = json.loads(line)
         assert list(event)[:4] == ["at_ns", "kind", "actor", "cause_id"]
-
-
-def test_command_tells_the_story_of_a_failing_seed(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Half, "correct", lambda _self, _bits: [])
-    assert run(["simnet", str(tiny), "--seeds", "0:3", "--jobs", "1"]) == 1
-    told = capsys.readouterr().err
-    assert "of the 0" not in told
-    assert "exact-correction" in told
-    assert "0 of " in told  # Such a bug needs no fault.
-    assert f"bellwire simnet {tiny} --seed" in told
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["simnet", "no-faults", "--seeds", "5"], ["simnet", "no-faults", "--trace", "t"], ["simnet", "nowhere"]],
-)
-def test_command_line_that_makes_no_sense_is_refused_in_one_line(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(arguments) == 2
-    assert capsys.readouterr().err.count("\n") == 1

@@ -9,7 +9,7 @@ from msgspec import Meta
 from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import SCHEMES, BrightStates
-from bellwire.protocols.ids import LinkId, NodeId, QubitName, node_id
+from bellwire.protocols.ids import NodeId, QubitName, link_id, node_id
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_QUBITS_PER_APPLICATION
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
@@ -83,10 +83,10 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
 
         Raises:
             ConfigError: when a name is none.
-            ValueError: when the link's own name is none, or its scheme and its bright states do not fit.
+            ValueError: when the link's scheme and its bright states do not fit.
         """
         return LinkSettings(
-            link_id=LinkId(name),
+            link_id=link_id(name),
             peer=node_id(self.peer),
             station=node_id(self.station),
             primary=self.primary,
@@ -144,7 +144,7 @@ class StationLinkTable(Table, frozen=True, kw_only=True):
             ConfigError: when a name is none.
         """
         return StationLink(
-            link_id=LinkId(name),
+            link_id=link_id(name),
             primary=node_id(self.primary),
             secondary=node_id(self.secondary),
             report_timeout_ns=nanoseconds(self.report_timeout_ms),

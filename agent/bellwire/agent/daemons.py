@@ -16,7 +16,7 @@ from bellwire.backends.interface import BackendContext
 from bellwire.backends.registry import load_backend
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.ids import BROKER, LinkId, NodeId
+from bellwire.protocols.ids import BROKER, NodeId, link_id
 from bellwire.protocols.messages import Role
 from bellwire.protocols.session import Loss
 from bellwire.shell.config import load_config, nanoseconds
@@ -162,7 +162,7 @@ def make_world(path: Path, config: WorldConfig) -> World:
                 for name, node in config.nodes.items()
             ],
             links=[
-                WorldLink(link_id=LinkId(name), ends=link.ends, station=link.station, model=link.model)
+                WorldLink(link_id=link_id(name), ends=link.ends, station=link.station, model=link.model)
                 for name, link in config.links.items()
             ],
             stations={NodeId(name): station.detectors.settings() for name, station in config.stations.items()},

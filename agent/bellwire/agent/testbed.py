@@ -25,7 +25,7 @@ from bellwire.agent.config import (
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import SCHEMES
-from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
+from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, link_id, node_id
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
@@ -176,7 +176,7 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
             WorldNode(node=NodeId(name), model=node.model, qubits=node.qubits()) for name, node in config.nodes.items()
         ]
         links = [
-            WorldLink(link_id=LinkId(name), ends=link.ends, station=link.station, model=link.model)
+            WorldLink(link_id=link_id(name), ends=link.ends, station=link.station, model=link.model)
             for name, link in config.links.items()
         ]
         check_topology(preset, nodes, links)
@@ -218,14 +218,14 @@ def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
     ]
 
 
-def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset, *, shared: bool) -> PlannedLink:
+def _plan_link(label: LinkId, link: TestbedLink, preset: Preset, *, shared: bool) -> PlannedLink:
     primary, secondary = link.ends
     physics = LinkPhysics.of(preset.links[link.model])
     goodness = round(physics.fidelity_ratio, 9) if link.goodness is None else link.goodness
     bright = physics.bright_states()
     times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
     return PlannedLink(
-        link_id=link_id,
+        link_id=label,
         ends=link.ends,
         station=link.station,
         model=link.model,
@@ -428,9 +428,7 @@ class _Writer:
 
     def _agent_links(self, name: str) -> dict[str, Any]:
         ends = {link.link_id: link.at_end for link in self._links}
-        return {
-            "links": {link_id: msgspec.to_builtins(end[NodeId(name)]) for link_id, end in ends.items() if name in end}
-        }
+        return {"links": {label: msgspec.to_builtins(end[NodeId(name)]) for label, end in ends.items() if name in end}}
 
     def _station_links(self, name: str) -> dict[str, Any]:
         served = {link.link_id: link.at_station for link in self._links if link.station == name}

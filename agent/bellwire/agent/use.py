@@ -16,7 +16,7 @@ import typer
 
 from bellwire.protocols.errors import BellwireError, ConfigError
 from bellwire.protocols.ids import node_id
-from bellwire.shell.operand import MAX_TIMEOUT_S, duration_ns, operand
+from bellwire.shell.operand import MAX_TIMEOUT_S, check_fidelity, duration_ns, operand
 from bellwire.shell.options import NETWORK, Json, error_console, show_json, show_table
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def _check_latency(microseconds: float | None) -> float | None:
 Timeout = Annotated[
     float,
     typer.Option(min=0.001, max=MAX_TIMEOUT_S, callback=_check_timeout, help="Seconds that each request may take."),
+]
+Fidelity = Annotated[
+    float, typer.Option(min=0.0, max=1.0, callback=check_fidelity, help="The least fidelity of a pair that will do.")
 ]
 
 
@@ -112,7 +115,7 @@ def entangle(
     first: Annotated[str, typer.Argument(metavar="A", help="One node.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Its neighbour.")],
     number: Annotated[int, typer.Option("--number", "-n", min=1, max=1_000_000, help="How many pairs.")] = 1,
-    fidelity: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least fidelity that will do.")] = 0.0,
+    fidelity: Fidelity = 0.0,
     timeout: Timeout = 10.0,
     look: Annotated[bool, typer.Option("--measure", help="Measure both halves, to see how they agree.")] = False,
     client: Client = None,
@@ -196,7 +199,7 @@ def gate_command(
     number: Annotated[int, typer.Option("--number", "-n", min=1, max=1_000_000, help="How many times.")] = 1,
     start: Annotated[int, typer.Option("--source", min=0, max=1, help="What the source qubit begins as.")] = 1,
     variant: Annotated[Variant, typer.Option(help="How it is done.")] = Variant.SYMMETRIC,
-    fidelity: Annotated[float, typer.Option(min=0.0, max=1.0, help="The least fidelity of the pair.")] = 0.0,
+    fidelity: Fidelity = 0.0,
     timeout: Timeout = 10.0,
     client: Client = None,
     json: Json = False,

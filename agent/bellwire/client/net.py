@@ -32,7 +32,7 @@ from bellwire.protocols.messages import (
     Step,
 )
 from bellwire.shell.config import load_config
-from bellwire.shell.operand import duration_ns, operand
+from bellwire.shell.operand import check_fidelity, duration_ns, operand
 
 GRACE_S = 2.0
 """How much longer the client waits than it gave the network, so that the network's own answer comes first."""
@@ -194,7 +194,7 @@ class Network:
         create = LinkCreate(
             peer=nodes[1],
             number=number,
-            min_fidelity=fidelity,
+            min_fidelity=check_fidelity(fidelity),
             max_time_ns=duration_ns(timeout_s),
             priority=priority,
         )
@@ -290,7 +290,7 @@ class Network:
             peer=peer,
             peer_qubit=peer_qubit,
             pair_id=pair.pair_id if pair is not None else PairId(""),
-            min_fidelity=fidelity,
+            min_fidelity=check_fidelity(fidelity),
             max_time_ns=duration_ns(timeout_s),
         )
         result = await self._participant.ask(node, request, GateResult, timeout_s=timeout_s + GRACE_S)

@@ -1,15 +1,20 @@
-"""Steps of local programs, in the order in which one would say them."""
+"""Steps of local programs, in the order in which one would say them.
+
+A qubit's name is the application's own, or the id of a pair that it was given. Each function raises `ConfigError` for a text
+that cannot name a qubit.
+"""
 
 from __future__ import annotations
 
 from bellwire.protocols.instructions import Gate
 from bellwire.protocols.messages import Step
 from bellwire.protocols.messages.program import StepKind
+from bellwire.shell.operand import qubit_name
 
 
 def initialise(qubit: str, *, reference: bool = False) -> Step:
     """Take a qubit by a name of your own, in |0⟩. `reference` asks for an ideal one, which only simulations have."""
-    return Step(kind=StepKind.INITIALISE, qubits=(qubit,), reference=reference)
+    return Step(kind=StepKind.INITIALISE, qubits=(qubit_name(qubit),), reference=reference)
 
 
 def gate(name: str, *qubits: str, angle: float = 0.0) -> Step:
@@ -18,14 +23,14 @@ def gate(name: str, *qubits: str, angle: float = 0.0) -> Step:
     Raises:
         ValueError: when there is no such gate.
     """
-    return Step(kind=StepKind.APPLY, qubits=qubits, gate=Gate(name), angle=angle)
+    return Step(kind=StepKind.APPLY, qubits=tuple(map(qubit_name, qubits)), gate=Gate(name), angle=angle)
 
 
 def measure(qubit: str) -> Step:
     """Measure in the computational basis. A pair's half is named by the pair's id."""
-    return Step(kind=StepKind.MEASURE, qubits=(qubit,))
+    return Step(kind=StepKind.MEASURE, qubits=(qubit_name(qubit),))
 
 
 def release(qubit: str) -> Step:
     """Give a qubit, or the node's half of a pair, back."""
-    return Step(kind=StepKind.RELEASE, qubits=(qubit,))
+    return Step(kind=StepKind.RELEASE, qubits=(qubit_name(qubit),))

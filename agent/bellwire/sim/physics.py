@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Final
@@ -64,7 +64,7 @@ def noisy_gate(gate: Gate, angle: float, average_fidelity_ratio: float) -> Chann
     return ideal.then(depolarising_from_fidelity(average_fidelity_ratio, gate.qubits))
 
 
-def gate_fidelity(qubits: tuple[QubitPhysics, ...]) -> float:
+def gate_fidelity(qubits: Sequence[QubitPhysics]) -> float:
     """Give the average fidelity of a gate on these qubits: the lowest of theirs, and 1 when one is a reference."""
     if len(qubits) == 1:
         return qubits[0].gate_fidelity_ratio[0]

@@ -33,6 +33,8 @@ def frozen(values: Any) -> ComplexArray:
 PAULIS: Final[ComplexArray] = frozen([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 """I, X, Y, Z. Shape (4, 2, 2)."""
 
+_PAULI_ENTRIES: Final[ComplexArray] = PAULIS.reshape(4, 4)
+
 GROUND: Final[ComplexArray] = frozen([[1, 0], [0, 0]])
 """|0⟩⟨0|. Shape (2, 2)."""
 
@@ -70,11 +72,11 @@ def to_pauli_vector(density_matrix: ComplexArray) -> FloatArray:
 
 def to_density_matrix(pauli_vector: FloatArray, qubits: int) -> ComplexArray:
     """Give the density matrix of a Pauli vector of shape (4ⁿ,). Shape (2ⁿ, 2ⁿ), first qubit slowest."""
-    tensor: ComplexArray = pauli_vector.astype(np.complex128).reshape((4,) * qubits)
+    tensor: ComplexArray = pauli_vector.astype(np.complex128)
     for _ in range(qubits):
-        tensor = np.tensordot(tensor, PAULIS, axes=(0, 0))
+        tensor = np.dot(tensor.reshape(4, -1).T, _PAULI_ENTRIES)
     side = 2**qubits
-    tensor = tensor.transpose([*range(0, 2 * qubits, 2), *range(1, 2 * qubits, 2)])
+    tensor = tensor.reshape((2,) * (2 * qubits)).transpose([*range(0, 2 * qubits, 2), *range(1, 2 * qubits, 2)])
     matrix: ComplexArray = tensor.reshape(side, side) / side
     return matrix
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, Protocol
@@ -33,6 +33,9 @@ from bellwire.simnet.loop import Simnet
 from bellwire.simnet.trace import Trace
 
 SECOND_NS = 1_000_000_000
+
+_EPOCH_STEP = 1_000
+"""Epochs lie apart, so that there are others between them: a clock that was set back gives one that never was before."""
 
 
 class WatcherCapable(Protocol):
@@ -102,6 +105,7 @@ class WorldHardware:
         """Each tells whether a node's hardware counts one attempt too many at a time."""
         self._leases: dict[NodeId, int] = {}
         self._last: dict[tuple[NodeId, str], int] = {}
+        self._stirred = False
 
     def join(self, name: NodeId, node: Node, qubits: Mapping[QubitName, QubitKind]) -> None:
         """Give a node a backend in which all of its qubits are free."""
@@ -117,6 +121,7 @@ class WorldHardware:
         """Cut a node off: what is under way for it is lost, and what it held is freed."""
         self._leases[name] = self._leases.get(name, 0) + 1
         self.nodes.pop(name, None)
+        self._stirred = True
         self.world.release_all(name, self.net.now_ns)
         for watcher in self.watchers:
             watcher.released(name)
@@ -127,22 +132,21 @@ class WorldHardware:
 
     def handle_deadline(self, now_ns: int) -> None:
         """Let the world's time pass."""
+        self._stirred = True
         self.world.handle_deadline(now_ns)
 
-    def exchange(self, names: Iterable[NodeId]) -> None:
-        """Take batches to the world, and completions to the nodes."""
+    def exchange(self, names: Iterable[NodeId]) -> bool:
+        """Take batches to the world, and completions to the nodes. Returns whether the world may want to be woken earlier."""
         for name in names:
             node = self.nodes.get(name)
             if node is None:
                 continue
             for batch in node.take_batches():
-                for watcher in self.watchers:
-                    watcher.submitted(name, batch)
-                self._later(name, "batch", partial(self._submit, name, batch))
-        for answered in map(self._as_counted, self.world.take_completions()):
-            for watcher in self.watchers:
-                watcher.completed(answered.node, answered)
-            self._later(answered.node, "completion", partial(self._complete, answered))
+                self._to_world(name, batch)
+        for answered in self.world.take_completions():
+            self._to_node(self._as_counted(answered) if self.miscounts else answered)
+        stirred, self._stirred = self._stirred, False
+        return stirred
 
     def _as_counted(self, answered: BatchCompleted) -> BatchCompleted:
         """An answered batch, its attempts counted as well as the node's hardware can."""
@@ -151,34 +155,42 @@ class WorldHardware:
         if not isinstance(ended, WindowEnded) or not any(wrong(name, now_ns) for wrong in self.miscounts):
             return answered
         miscounted = msgspec.structs.replace(ended, attempts=ended.attempts + 1)
-        return replace(answered, completions=(*answered.completions[:-1], miscounted))
+        return msgspec.structs.replace(answered, completions=(*answered.completions[:-1], miscounted))
 
-    def _later(self, name: NodeId, way: str, call: Callable[[int], None]) -> None:
-        """Do it after the delay that the node's backend has, but not before what went the same way earlier."""
-        now_ns = self.net.now_ns
-        delay_ns = max((slow(name, now_ns) for slow in self.slowness), default=0)
-        at_ns = max(now_ns + delay_ns, self._last.get((name, way), 0))
-        if at_ns > now_ns or way == "completion":
-            self._last[name, way] = at_ns
-        lease = self._leases[name]
-
-        def once(local_ns: int) -> None:
-            if self._leases[name] == lease:
-                call(local_ns)
-
-        if way == "completion":
-            self.net.post(name, at_ns, once)
-        elif at_ns > now_ns:
-            self.net.at(at_ns, lambda: once(0))
+    def _to_world(self, name: NodeId, batch: Batch) -> None:
+        for watcher in self.watchers:
+            watcher.submitted(name, batch)
+        # What went the same way earlier and is due now may still be to come.
+        behind = self._last.get((name, "batch")) == self.net.now_ns
+        at_ns, lease = self._when(name, "batch"), self._leases[name]
+        if behind or at_ns > self.net.now_ns:
+            self.net.at(at_ns, partial(self._submit, name, lease, batch))
         else:
-            call(0)
+            self._submit(name, lease, batch)
 
-    def _submit(self, name: NodeId, batch: Batch, _: int) -> None:
-        self.world.submit(name, batch.number, batch.instructions, self.net.now_ns)
+    def _to_node(self, answered: BatchCompleted) -> None:
+        name = answered.node
+        for watcher in self.watchers:
+            watcher.completed(name, answered)
+        self.net.post(name, self._when(name, "completion"), partial(self._complete, answered, self._leases[name]))
 
-    def _complete(self, answered: BatchCompleted, local_ns: int) -> None:
+    def _when(self, name: NodeId, way: str) -> int:
+        """When something arrives that goes now: after the delay of the node's backend, and not before what went earlier."""
+        now_ns = self.net.now_ns
+        if not self.slowness:
+            return now_ns
+        delay_ns = max(slow(name, now_ns) for slow in self.slowness)
+        at_ns = self._last[name, way] = max(now_ns + delay_ns, self._last.get((name, way), 0))
+        return at_ns
+
+    def _submit(self, name: NodeId, lease: int, batch: Batch) -> None:
+        if self._leases[name] == lease:
+            self._stirred = True
+            self.world.submit(name, batch.number, batch.instructions, self.net.now_ns)
+
+    def _complete(self, answered: BatchCompleted, lease: int, local_ns: int) -> None:
         node = self.nodes.get(answered.node)
-        if node is not None:
+        if node is not None and self._leases[answered.node] == lease:
             node.complete(answered.batch_id, answered.completions, local_ns)
 
 
@@ -361,10 +373,16 @@ class VirtualTestbed:
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
-        self._nodes, self._links = dict(nodes), list(links)
+        self._nodes = dict(nodes)
+        self._links: dict[NodeId, list[LinkCapable]] = {}
+        for link in links:
+            for party in dict.fromkeys((*link.ends, link.station)):
+                self._links.setdefault(party, []).append(link)
         self._stations_of = {link.link_id: link.station for link in links}
         self._stations = dict(stations or {})
         self._epochs = 0
+        self._last_epochs: dict[NodeId, Epoch] = {}
+        self._set_back: set[NodeId] = set()
         self.world = World(
             preset=preset,
             nodes=[WorldNode(node=n, model=v.model, qubits=v.qubits()) for n, v in nodes.items()],
@@ -390,14 +408,30 @@ class VirtualTestbed:
 
     def endpoint(self, name: NodeId, role: Role) -> Endpoint:
         """Make the endpoint of a new incarnation of a participant."""
-        self._epochs += 1
+        self._epochs += _EPOCH_STEP
+        epoch = Epoch(self._epochs)
+        if name in self._set_back:
+            self._set_back.discard(name)
+            epoch = Epoch(self._last_epochs[name] - 1)
+        else:
+            self._last_epochs[name] = epoch
         clock = None if role is Role.BROKER else self._clock
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
-        return kind(name, role, Epoch(self._epochs), settings=self.session, clock=clock)
+        return kind(name, role, epoch, settings=self.session, clock=clock)
+
+    def set_back(self, name: NodeId) -> None:
+        """Give the next incarnation of a participant an earlier epoch than its last one, as a clock that was set back does."""
+        self._set_back.add(name)
+
+    def say_goodbye(self, name: NodeId) -> None:
+        """Let the broker, an agent or a station say goodbye to everybody."""
+        endpoint = self.broker if name == BROKER else self.brain(name).endpoint
+        endpoint.begin(self.net.local_ns(name))
+        endpoint.close()
 
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
-        served = [link.served() for link in self._links if link.station == name]
+        served = [link.served() for link in self._links[name]]
         brain = StationBrain(self.endpoint(name, Role.STATION), served, self._stations.get(name))
         self.stations[name] = brain
         self._start(name, brain)
@@ -406,10 +440,9 @@ class VirtualTestbed:
     def start_agent(self, name: NodeId) -> AgentBrain:
         """Start an agent, or start it again after `crash`."""
         endpoint = self.endpoint(name, Role.AGENT)
-        links = [link.settings(name) for link in self._links if name in link.ends]
         brain = AgentBrain(
             endpoint,
-            links,
+            [link.settings(name) for link in self._links.get(name, ())],
             application_timeout_ns=self._application_timeout_ns,
             pair_storage=self._nodes[name].pair_storage,
         )

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from bellwire.protocols.errors import BackendError
@@ -47,8 +48,7 @@ class WindowLink:
         return tuple(dict.fromkeys((*self.ends, self.station)))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Party:
+class Party(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One armed party of a window.
 
     Attributes:
@@ -71,8 +71,7 @@ class Party:
     bright_ratio: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class WindowOutcome:
+class WindowOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A window is over for these parties, at `at_ns` on the caller's clock, after `attempts` attempts.
 
     `bell_state` is None when nothing was heralded; when something was, all parties are there and it left `state`, of
@@ -89,9 +88,23 @@ class WindowOutcome:
 
 
 class _Window:
-    """A window with at least one armed party. `begin_ns` is None while it gathers; `heralding` is known afterwards."""
+    """A window with at least one armed party. `begin_ns` is None while it gathers; `heralding` is known afterwards.
 
-    __slots__ = ("attempts", "begin_ns", "bell_state", "end_ns", "heralding", "left", "link", "parties", "window_id")
+    `due_ns` is what its timer was set for.
+    """
+
+    __slots__ = (
+        "attempts",
+        "begin_ns",
+        "bell_state",
+        "due_ns",
+        "end_ns",
+        "heralding",
+        "left",
+        "link",
+        "parties",
+        "window_id",
+    )
 
     def __init__(self, link: WindowLink, window_id: WindowId) -> None:
         self.link = link
@@ -100,6 +113,7 @@ class _Window:
         self.left: set[NodeId] = set()
         self.begin_ns: int | None = None
         self.end_ns = 0
+        self.due_ns = 0
         self.attempts = 0
         self.bell_state: BellState | None = None
         self.heralding = link.physics.usual
@@ -231,15 +245,10 @@ class WindowTable:
 
     def advance(self, now_ns: int) -> None:
         """Let happen, in order of time, what is due by `now_ns`."""
-        while self._timers:
-            deadline_ns, _, window = self._timers[0]
+        while self._timers and self._timers[0][0] <= now_ns:
+            deadline_ns, _, window = heapq.heappop(self._timers)
             if self._is_current(deadline_ns, window):
-                if deadline_ns > now_ns:
-                    return
-                heapq.heappop(self._timers)
                 self._expire(window, deadline_ns)
-            else:
-                heapq.heappop(self._timers)
 
     def take_outcomes(self) -> list[WindowOutcome]:
         """Drain what has ended, in order."""
@@ -333,14 +342,14 @@ class WindowTable:
             ended.popitem(last=False)
 
     def _is_current(self, deadline_ns: int, window: _Window) -> bool:
-        key = (window.link.link_id, window.window_id)
-        return self._open.get(key) is window and window.deadline_ns() == deadline_ns
+        return window.due_ns == deadline_ns and self._open.get((window.link.link_id, window.window_id)) is window
 
     def _set_timer(self, window: _Window) -> None:
         """Put a window's deadline on the heap. Old ones stay there as stale until they are many."""
         self._timer_number += 1
-        heapq.heappush(self._timers, (window.deadline_ns(), self._timer_number, window))
+        window.due_ns = window.deadline_ns()
+        heapq.heappush(self._timers, (window.due_ns, self._timer_number, window))
         if len(self._timers) > 4 * len(self._open) + 64:
-            self._timers = [(window.deadline_ns(), number, window) for number, window in enumerate(self._open.values())]
+            self._timers = [(window.due_ns, number, window) for number, window in enumerate(self._open.values())]
             heapq.heapify(self._timers)
             self._timer_number = len(self._timers)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from bellwire.protocols.detectors import Detectors, StationSettings
@@ -50,8 +50,7 @@ _DONE: Final = Done()
 _BITS: Final = (Measured(bit=0), Measured(bit=1))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchCompleted:
+class BatchCompleted(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of a node is answered: one completion for each of its instructions, in order."""
 
     node: NodeId
@@ -299,9 +298,9 @@ class World:
             raise BackendError(f"gate {gate.value} on qubit {names[0]!r} twice")
         if not math.isfinite(instruction.angle):
             raise BackendError(f"gate {gate.value} with angle {instruction.angle}, expected a finite number")
-        qubits = tuple([self._held_qubit(owner, name) for name in names])
+        qubits = [self._held_qubit(owner, name) for name in names]
         angle = instruction.angle if gate.has_angle else 0.0
-        channel = noisy_gate(gate, angle, gate_fidelity(tuple([qubit.physics for qubit in qubits])))
+        channel = noisy_gate(gate, angle, gate_fidelity([qubit.physics for qubit in qubits]))
         self._engine.apply(channel, [self._touch(qubit).key for qubit in qubits])
         return _DONE
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,50 +16,68 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.shell.options import Json, error_console, show_json, show_table
 
 if TYPE_CHECKING:
+    from bellwire.simnet.faults import Plan
     from bellwire.virtual.run import Report
     from bellwire.virtual.scenario import Scenario
-    from bellwire.virtual.sweep import Summary
+    from bellwire.virtual.story import Story
+    from bellwire.virtual.sweep import RunnerCapable, Summary, Swept
 
 app = typer.Typer()
 
 SIMULATION = "Simulate"
 FAILED = 1
-SHOWN_FAILURES = 5
+TOLD_STORIES = 5
 
 
 @app.command("simnet", rich_help_panel=SIMULATION)
 def simnet(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A scenario that comes with Bellwire, or a .toml file.")
-    ] = "",
-    seeds: Annotated[str, typer.Option(metavar="FROM:TO", help="Seeds to run, the last one left out.")] = "0:100",
+        list[str] | None,
+        typer.Argument(metavar="[SCENARIO]...", help="Scenarios that come with Bellwire, or .toml files."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="FROM:TO", help="Seeds to run of each scenario, the last one left out.")
+    ] = "0:100",
     seed: Annotated[int | None, typer.Option(min=0, help="Run this seed alone, and shrink it if it fails.")] = None,
     jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 for as many as there are cores.")] = 0,
+    dask: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster of this scheduler, as tcp://HOST:8786.")
+    ] = "",
     trace: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="With --seed: write what happens, one event a line.")
     ] = None,
+    faults: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="With --seed: only these of its faults, as 2,5, or none.")
+    ] = "",
     stop_after: Annotated[int, typer.Option(min=0, help="End when so many seeds have failed; 0 for never.")] = 10,
     shrink: Annotated[bool, typer.Option(help="Look for the shortest story of a failing seed.")] = True,
     json: Json = False,
 ) -> None:
-    """Run a network in virtual time, with faults from a seed, and check what must always hold.
+    """Run networks in virtual time, with faults from a seed, and check what must always hold.
 
-    Without a scenario, those that come with Bellwire are listed. Exit code 0 means that no invariant was broken.
+    Without a scenario, those that come with Bellwire are listed. Exit code 0 means that no invariant was broken in any.
+    A Dask cluster needs this very Bellwire on its scheduler and workers, and gives the same results as this machine.
 
-    Example: `bellwire simnet two-nodes-mixed --seeds 0:1000`, then `bellwire simnet two-nodes-mixed --seed 17 --trace t.jsonl`
+    Example: `bellwire simnet two-nodes-mixed star-five-mixed --seeds 0:1000`, then
+    `bellwire simnet two-nodes-mixed --seed 17 --trace t.jsonl`
     """
     from bellwire.virtual.scenario import load_scenario
 
-    if not scenario:
+    names = scenario or []
+    if not names:
         _list(json=json)
         return
-    if trace is not None and seed is None:
-        raise ConfigError("--trace needs --seed: a trace is of one run")
-    loaded = load_scenario(scenario)
-    if seed is not None:
-        failed = _one(loaded, scenario, seed, trace, shrinks=shrink, json=json)
+    if len(set(names)) < len(names):
+        raise ConfigError("a scenario is named twice: its seeds would give the same again")
+    loaded = {name: load_scenario(name) for name in names}
+    if seed is None:
+        _only_with_seed(trace=trace, faults=faults)
+        with _runner(jobs, dask) as runner:
+            failed = _many(loaded, _range(seeds), runner, stop_after, shrink, json)
+    elif len(names) > 1 or dask:
+        raise ConfigError("--seed is one run on this machine: name one scenario, and no --dask")
     else:
-        failed = _many(loaded, scenario, _range(seeds), jobs or os.cpu_count() or 1, stop_after, shrink, json)
+        failed = _one(loaded[names[0]], names[0], seed, faults, trace, shrinks=shrink, json=json)
     raise typer.Exit(FAILED if failed else 0)
 
 
@@ -71,6 +91,13 @@ def _list(*, json: bool) -> None:
         show_table("Scenarios", ("scenario", "about"), rows)
 
 
+def _only_with_seed(*, trace: Path | None, faults: str) -> None:
+    if trace is not None:
+        raise ConfigError("--trace needs --seed: a trace is of one run")
+    if faults:
+        raise ConfigError("--faults needs --seed: every seed draws faults of its own")
+
+
 def _range(text: str) -> range:
     first, colon, last = text.partition(":")
     if not (colon and first.isdecimal() and last.isdecimal() and int(first) < int(last)):
@@ -78,37 +105,66 @@ def _range(text: str) -> range:
     return range(int(first), int(last))
 
 
-def commit() -> str:
-    """The commit of the working tree that is run, marked when it was changed; empty outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
+@contextmanager
+def _runner(jobs: int, dask: str) -> Iterator[RunnerCapable]:
+    """Where the seeds run: on this machine, or on a cluster."""
+    from bellwire.virtual.sweep import LocalRunner
+
+    if not dask:
+        yield LocalRunner(jobs or os.cpu_count() or 1)
+        return
+    if jobs:
+        raise ConfigError("--jobs is for this machine: how much runs at once on a Dask cluster is up to its workers")
+    from bellwire.virtual.cluster import dask_runner
+
+    with dask_runner(dask) as runner:
+        yield runner
 
 
-def _one(scenario: Scenario, name: str, seed: int, trace: Path | None, *, shrinks: bool, json: bool) -> bool:
+# One seed.
+
+
+def _one(
+    scenario: Scenario, name: str, seed: int, faults: str, trace: Path | None, *, shrinks: bool, json: bool
+) -> bool:
     from bellwire.simnet.trace import Trace
     from bellwire.virtual.run import run_seed
+    from bellwire.virtual.story import tell
 
+    plan = _plan(scenario, seed, faults)
     if trace is None:
-        report = run_seed(scenario, seed)
+        report = run_seed(scenario, seed, plan=plan)
     else:
         try:
             with trace.open("w", encoding="utf-8", newline="\n") as file:
-                report = run_seed(scenario, seed, trace=Trace(file.write))
+                report = run_seed(scenario, seed, plan=plan, trace=Trace(file.write))
         except OSError as error:
             raise ConfigError(f"{trace}: cannot be written: {error.strerror or error}") from None
-    told = _story(scenario, name, report, shrinks=shrinks) if report.violations else {}
+    story = tell(scenario, name, report, plan=plan, shrinks=shrinks) if report.violations else None
     if json:
-        show_json({"scenario": name, "seed": seed, "story": told, **_plain(report)})
-        return bool(report.violations)
+        show_json({"scenario": name, "seed": seed, "story": story.as_dict() if story else {}, **_plain(report)})
+        return story is not None
     rows = [*report.outcomes.items(), *((f"fault: {fault}", count) for fault, count in report.faults.items())]
     title = f"{name}, seed {seed}: {report.events} events, {report.gates_checked} gates checked against the world"
     show_table(title, ("what", "how often"), rows)
-    if report.violations:
-        _tell(told)
-    return bool(report.violations)
+    if story:
+        _say(story)
+    return story is not None
+
+
+def _plan(scenario: Scenario, seed: int, faults: str) -> Plan | None:
+    """Those of a seed's faults that were named; nothing for all of them."""
+    from bellwire.virtual.run import plan_of
+
+    if not faults:
+        return None
+    drawn = {str(fault.number): fault for fault in plan_of(scenario, seed)}
+    numbers = [] if faults == "none" else faults.split(",")
+    unknown = [number for number in numbers if number not in drawn]
+    if unknown:
+        known = ", ".join(drawn) or "none"
+        raise ConfigError(f"--faults {faults!r}: seed {seed} draws no fault {unknown[0]!r}, its faults are {known}")
+    return tuple(fault for number, fault in drawn.items() if number in numbers)
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -118,89 +174,100 @@ def _plain(report: Report) -> dict[str, Any]:
     return content
 
 
-def _many(scenario: Scenario, name: str, seeds: range, jobs: int, stop_after: int, shrinks: bool, json: bool) -> bool:
+# Many seeds.
+
+
+def _many(
+    scenarios: Mapping[str, Scenario], seeds: range, runner: RunnerCapable, stop_after: int, shrinks: bool, json: bool
+) -> bool:
+    from bellwire.virtual.build import commit
+    from bellwire.virtual.story import tell
+
+    began = time.perf_counter()
+    swept = _sweep(scenarios, seeds, runner, stop_after)
+    seconds = time.perf_counter() - began
+    stories = [
+        tell(scenarios[failure.scenario], failure.scenario, failure.report, shrinks=shrinks)
+        for failure in swept.whole.failing[:TOLD_STORIES]
+    ]
+    if json:
+        show_json(
+            {
+                **swept.whole.as_dict(),
+                "scenarios": [{"scenario": name, **each.as_dict()} for name, each in swept.scenarios.items()],
+                "seconds": seconds,
+                **runner.where(),
+                "commit": commit(),
+                "stories": [story.as_dict() for story in stories],
+            }
+        )
+    else:
+        _show(swept, seconds)
+        for story in stories:
+            _say(story)
+        untold = swept.whole.failing[TOLD_STORIES:]
+        if untold:
+            names = ", ".join(f"{failure.report.seed} of {failure.scenario}" for failure in untold)
+            error_console().print(f"\nalso failed: {names}", markup=False, soft_wrap=True)
+    return swept.whole.failed > 0
+
+
+def _sweep(scenarios: Mapping[str, Scenario], seeds: range, runner: RunnerCapable, stop_after: int) -> Swept:
+    """Run the seeds, behind a bar of all that are to be run."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from bellwire.virtual.sweep import sweep
 
-    began = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    failed = 0
-    with Progress(*columns, console=error_console(), transient=True) as progress:
-        task = progress.add_task(name, total=len(seeds))
+    failed, console = 0, error_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(next(iter(scenarios)), total=len(seeds) * len(scenarios))
 
-        def advance(report: Report) -> None:
+        def advance(name: str, report: Report) -> None:
             nonlocal failed
             failed += bool(report.violations)
             progress.update(task, advance=1, description=f"{name}, {failed} failed" if failed else name)
 
-        summary = sweep(scenario, name, seeds, jobs=jobs, stop_after=stop_after, on_report=advance)
-    seconds = time.perf_counter() - began
-    stories = [_story(scenario, name, report, shrinks=shrinks) for report in summary.failing[:SHOWN_FAILURES]]
-    if json:
-        show_json({**summary.as_dict(), "seconds": seconds, "jobs": jobs, "commit": commit(), "stories": stories})
-    else:
-        _show(summary, seconds)
-        for story in stories:
-            _tell(story)
-    return summary.failed > 0
+        return sweep(scenarios, seeds, runner, stop_after=stop_after, on_report=advance)
 
 
-def _story(scenario: Scenario, name: str, report: Report, *, shrinks: bool) -> dict[str, Any]:
-    """What a person needs to know of a failing seed: the seed, the commit, the faults that matter and what they led to."""
-    import msgspec
+def _show(swept: Swept, seconds: float) -> None:
+    from bellwire.virtual.sweep import all_rows
 
-    from bellwire.virtual.run import plan_of
-    from bellwire.virtual.shrink import shrink
-
-    plan, violations = plan_of(scenario, report.seed), report.violations
-    drawn = len(plan)
-    if shrinks:
-        plan, shrunk = shrink(scenario, report.seed, report.checkers)
-        violations = shrunk.violations or violations
-    return {
-        "scenario": name,
-        "seed": report.seed,
-        "commit": commit(),
-        "faults_drawn": drawn,
-        "faults": msgspec.to_builtins(plan),
-        "violations": violations,
-    }
+    whole, several = swept.whole, len(swept.scenarios) > 1
+    stopped = f" of {whole.asked}, stopped because enough have failed," if whole.seeds < whole.asked else ""
+    title = f"{', '.join(swept.scenarios)}: {whole.seeds} seeds{stopped} in {seconds:.1f} s, {whole.failed} failed"
+    columns = [_counts(summary) for summary in ([*swept.scenarios.values(), whole] if several else [whole])]
+    heads = [*swept.scenarios, "all"] if several else ["how often"]
+    show_table(title, ("what", *heads), [(what, *(counts[what] for counts in columns)) for what in _counts(whole)])
+    if whole.rows_not_reached:
+        title = f"Rows of transition tables that these seeds did not reach: {len(whole.rows_not_reached)} of {len(all_rows())}"
+        show_table(title, ("row",), [[row] for row in whole.rows_not_reached])
+    if whole.rows_unreachable:
+        show_table("Rows that no seed can reach", ("row", "why"), list(whole.rows_unreachable.items()))
+    for row in whole.rows_disproved:
+        error_console().print(f"reached, though listed as unreachable: {row}", markup=False, soft_wrap=True)
 
 
-def _tell(story: dict[str, Any]) -> None:
-    from bellwire.virtual.run import START_NS, WARM_UP_NS
-
-    console = error_console()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    at = f" at commit {story['commit']}" if story["commit"] else ""
-    say(f"\nseed {story['seed']} of {story['scenario']} failed{at}")
-    say(f"  {len(story['faults'])} of {story['faults_drawn']} faults are needed:")
-    for fault in story["faults"]:
-        what = ", ".join(f"{key} {value}" for key, value in fault.items() if key not in ("fault", "number") and value)
-        say(f"    {fault['fault']}: {what}")
-    for violation in story["violations"][:3]:
-        after_s = (violation["at_ns"] - START_NS - WARM_UP_NS) / 1e9
-        say(f"  after {after_s:.6f} s, {violation['checker']}: {violation['text']}")
-    say(f"  bellwire simnet {story['scenario']} --seed {story['seed']} --trace trace.jsonl")
-
-
-def _show(summary: Summary, seconds: float) -> None:
-    title = (
-        f"{summary.scenario}: {summary.seeds} seeds in {seconds:.1f} s, {summary.failed} failed; "
-        f"{summary.events} events, {summary.pairs_made} pairs, {summary.gates_checked} gates checked against the world"
+def _counts(summary: Summary) -> Counter[str]:
+    """What a summary has counted, in the order in which it is shown."""
+    counts = Counter(
+        {
+            "seeds": summary.seeds,
+            "failed": summary.failed,
+            "events": summary.events,
+            "pairs made": summary.pairs_made,
+            "gates checked against the world": summary.gates_checked,
+        }
     )
-    rows: list[tuple[str, object]] = [(f"broken: {name}", count) for name, count in sorted(summary.broken.items())]
-    rows += [(f"fault: {name}", count) for name, count in sorted(summary.faults.items())]
-    rows += sorted(summary.outcomes.items())
-    show_table(title, ("what", "how often"), rows)
-    uncovered = summary.uncovered
-    if uncovered:
-        show_table(
-            f"Rows of transition tables that no seed reached: {len(uncovered)}", ("row",), [[r] for r in uncovered]
-        )
-    else:
-        error_console().print("every row of every transition table was reached")
+    counts.update({f"broken: {broken}": count for broken, count in sorted(summary.broken.items())})
+    counts.update({f"fault: {fault}": count for fault, count in sorted(summary.faults.items())})
+    counts.update(dict(sorted(summary.outcomes.items())))
+    return counts
+
+
+def _say(story: Story) -> None:
+    console = error_console()
+    console.print()
+    for line in story.lines():
+        console.print(line, markup=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from bellwire.agent.brain import AgentBrain
 from bellwire.protocols.events import Event
 from bellwire.protocols.ids import GateId, LinkId, NodeId, PairId, WindowId
 from bellwire.protocols.ids import pair_id as pair_id_of
@@ -41,6 +42,15 @@ class FreshId(Checker):
         self._named.add(key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _End:
+    """How and when a half ended unused, and in which incarnation of its node."""
+
+    how: str
+    at_ns: int
+    brain: AgentBrain
+
+
 class GhostPair(Checker):
     """No node uses a pair that its peer has released, has let expire or never had."""
 
@@ -48,12 +58,12 @@ class GhostPair(Checker):
 
     def watch(self) -> None:
         """Register with the oracle."""
-        self._ended: dict[tuple[NodeId, PairId], tuple[str, int]] = {}
+        self._ended: dict[tuple[NodeId, PairId], _End] = {}
         self._lost: dict[tuple[NodeId, str], int] = {}
         self._heralded: set[tuple[NodeId, PairId]] = set()
         self._confirmed: set[tuple[NodeId, PairId]] = set()
         self._told: set[tuple[NodeId, PairId]] = set()
-        self._untold: dict[tuple[NodeId, PairId], tuple[WorldPair, int]] = {}
+        self._untold: dict[tuple[NodeId, PairId], tuple[WorldPair, _End]] = {}
         self.oracle.listeners.used.append(self._used)
         self.oracle.listeners.gone.append(self._gone)
         self.oracle.listeners.noted.append(self._noted)
@@ -67,20 +77,22 @@ class GhostPair(Checker):
             return
         if place not in self._heralded and other.uses:
             self.violate(f"{other.node} has used {pair.pair_id}, which {half.node} never had")
-        released = self._ended.get(place, ("", 0))[0].startswith(PairState.RELEASED)
-        if place in self._confirmed and released and place not in self._told:
-            self._untold[place] = (pair, self.now_ns)
+        ended = self._ended.get(place)
+        released = ended is not None and ended.how.startswith(PairState.RELEASED)
+        if ended is not None and released and place in self._confirmed and place not in self._told:
+            self._untold[place] = (pair, ended)
 
     def sample(self) -> None:
         """Look for halves that were given up, and nobody tells the other end."""
-        for (node, pair_id), (pair, since_ns) in list(self._untold.items()):
+        bed = self.oracle.bed
+        for (node, pair_id), (pair, ended) in list(self._untold.items()):
             other = pair.other(node)
             if self._telling(pair_id, node, other.node):
                 self._told.add((node, pair_id))
             held = other.gone_ns is None and not other.lost and not other.uses
-            if not held or (node, pair_id) in self._told or pair.half(node).lost:
+            if not held or (node, pair_id) in self._told or not bed.net.is_seated(node, ended.brain.node):
                 del self._untold[node, pair_id]
-            elif self.now_ns - since_ns > UNTOLD_NS:
+            elif self.now_ns - ended.at_ns > UNTOLD_NS:
                 del self._untold[node, pair_id]
                 self.violate(f"{node} has given {pair_id} up and does not tell {other.node}, which holds it")
 
@@ -95,7 +107,8 @@ class GhostPair(Checker):
         elif event.name == "PairConfirmed":
             self._confirm(node, PairId(event.subjects[0]))
         elif event.name == "PairEnded":
-            self._ended[node, PairId(event.subjects[0])] = (event.detail, self.now_ns)
+            brain = self.oracle.bed.agents[node]
+            self._ended[node, PairId(event.subjects[0])] = _End(how=event.detail, at_ns=self.now_ns, brain=brain)
         elif event.name == "PeerLost":
             self._lost[node, event.subjects[0]] = self.now_ns
 
@@ -109,21 +122,22 @@ class GhostPair(Checker):
         other = pair.other(half.node)
         if half.uses or other.gone_ns is None or other.lost or other.uses:
             return
-        why, ended_ns = self._ended.get((other.node, pair.pair_id), ("never held", other.gone_ns))
-        if not self._excused(pair, half, other, why, ended_ns):
-            since_ns = self.now_ns - ended_ns
-            self.violate(f"{half.node} uses {pair.pair_id}, which at {other.node} was {why}, {since_ns} ns ago")
+        ended = self._ended.get((other.node, pair.pair_id))
+        if ended is None:
+            self.violate(f"{half.node} uses {pair.pair_id}, which {other.node} never held")
+        elif not self._excused(pair, half, other, ended):
+            since_ns = self.now_ns - ended.at_ns
+            self.violate(f"{half.node} uses {pair.pair_id}, which at {other.node} was {ended.how}, {since_ns} ns ago")
 
-    def _excused(self, pair: WorldPair, half: Half, other: Half, why: str, ended_ns: int) -> bool:
-        if why.startswith(PairState.EXPIRED):
+    def _excused(self, pair: WorldPair, half: Half, other: Half, ended: _End) -> bool:
+        if ended.how.startswith(PairState.EXPIRED):
             known = self.oracle.errors_ns
             self.oracle.read_clock(half.node)
-            return self.now_ns - ended_ns <= known.get(half.node, 0) + known.get(other.node, 0)
-        if why == "never held":
-            return False
-        if self._telling(pair.pair_id, other.node, half.node):
+            return self.now_ns - ended.at_ns <= known.get(half.node, 0) + known.get(other.node, 0)
+        gone = not self.oracle.bed.net.is_seated(other.node, ended.brain.node)
+        if gone or self._telling(pair.pair_id, other.node, half.node):
             return True
-        return (other.node, pair.pair_id) in self._told and self._lost.get((other.node, half.node), -1) >= ended_ns
+        return (other.node, pair.pair_id) in self._told and self._lost.get((other.node, half.node), -1) >= ended.at_ns
 
 
 class SingleUse(Checker):

@@ -142,10 +142,22 @@ class _Operator:
         else:
             self._bed.crash(name)
 
-    def restart(self, name: NodeId) -> None:
+    def quit(self, name: NodeId) -> None:
+        if name in self._down:
+            return
+        if name in self._applications:
+            self._applications[name].leave()
+        else:
+            self._bed.say_goodbye(name)
+        self._bed.net.flush(name)
+        self.crash(name)
+
+    def restart(self, name: NodeId, *, set_back: bool = False) -> None:
         if name not in self._down:
             return
         self._down.discard(name)
+        if set_back:
+            self._bed.set_back(name)
         if name in self._applications:
             self._applications[name].join()
         elif name == BROKER:

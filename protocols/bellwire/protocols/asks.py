@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,8 +29,7 @@ AnswerHandler = Callable[[Answer], None]
 NO_EPOCH = Epoch(0)
 
 
-@dataclass(slots=True)
-class _Ask:
+class _Ask(msgspec.Struct):
     """A request on its way: repeated until it is answered, its deadline comes or its peer is lost."""
 
     peer: NodeId

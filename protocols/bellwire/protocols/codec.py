@@ -6,18 +6,21 @@ out of bounds is refused with what was expected.
 
 from __future__ import annotations
 
-from typing import Any, Union
+from typing import Any, Final, Union
 
 import msgspec
 
 from bellwire.protocols.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from bellwire.protocols.ids import Epoch
 from bellwire.protocols.limits import INT64_MAX, MAX_MESSAGE_BYTES, MAX_TEXT_CHARS
-from bellwire.protocols.messages import MESSAGES, Message
+from bellwire.protocols.messages import MESSAGES, Message, Reply
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The fields that even a message of an unknown type has, as far as they could be read."""
+    """The fields that even a message of an unknown type has, as far as they could be read.
+
+    `request_id` is 0 for a reply: it is a number of the receiver's, and a refusal that bore it would answer another request.
+    """
 
     type: str = ""
     epoch: Epoch = Epoch(0)
@@ -37,7 +40,7 @@ class Codec:
     """Encodes and decodes a fixed set of message types."""
 
     def __init__(self, messages: tuple[type[Message], ...] = MESSAGES) -> None:
-        self._types = {str(message.__struct_config__.tag) for message in messages}
+        self._types = {str(message.__struct_config__.tag): issubclass(message, Reply) for message in messages}
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Union[messages])  # noqa: UP007
         self._header = msgspec.msgpack.Decoder(Header)
@@ -80,4 +83,10 @@ class Codec:
         if header.type not in self._types:
             text = f"unknown message type {header.type[:64]!r}"
             return Undecodable(text, "1 §3.5", ErrorCode.UNKNOWN_TYPE, header)
+        if self._types[header.type]:
+            header = msgspec.structs.replace(header, request_id=0)
         return Undecodable(f"{header.type}: {error}", "1 §3.1", ErrorCode.MALFORMED, header)
+
+
+CODEC: Final = Codec()
+"""The codec of the signaling protocol. It keeps nothing between two messages, so that one serves every endpoint."""

@@ -20,6 +20,7 @@ from msgspec import inspect
 from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import StationWindow, WindowEnd
+from bellwire.protocols.ids import NAME_PATTERN, OPERAND_PATTERN
 from bellwire.protocols.instructions import (
     Apply,
     Arm,
@@ -58,6 +59,7 @@ COMPLETIONS = (Done, Measured, WindowEnded, Failed)
 _HEADER = "| field | type | unit | bounds | default | meaning |\n|---|---|---|---|---|---|"
 _NUMBERS = {INT64_MAX: "2^63-1", MAX_ATTEMPTS_PER_WINDOW: "2^40"}
 _UNITS = {"angle": "rad"}
+_RULES = {None: "chars", NAME_PATTERN: "name", OPERAND_PATTERN: "operand"}
 _COMMON = frozenset({"epoch", "peer_epoch", "cause_id", "request_id"})
 
 
@@ -126,7 +128,7 @@ def _bounds(kind: inspect.Type) -> str:
         return f"{kind.ge:g}..{high}"
     if isinstance(kind, inspect.StrType):
         least = kind.min_length or (1 if kind.pattern else 0)
-        return f"{least}..{kind.max_length} {'name' if kind.pattern else 'chars'}"
+        return f"{least}..{kind.max_length} {_RULES[kind.pattern]}"
     if isinstance(kind, inspect.EnumType):
         values = [str(member.value) for member in kind.cls]
         return "a code of 1 §6.1" if kind.cls is ErrorCode else " ".join(f"`{value}`" for value in values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 Handler = Callable[[NodeId, Any], Reply | None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Owed:
+class _Owed(msgspec.Struct, frozen=True):
     """To whom an answer is owed: a request id means nothing without the incarnation that gave it."""
 
     peer: NodeId

@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from bellwire.protocols.asks import Answer, AnswerHandler, Asks
-from bellwire.protocols.codec import Codec, Undecodable
+from bellwire.protocols.codec import CODEC, Codec, Undecodable
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import BROKER, CauseId, Epoch, NetworkTimeNs, NodeId
@@ -73,7 +73,7 @@ class Endpoint:
         self.epoch = epoch
         self.settings = settings or SessionSettings()
         self.capabilities = capabilities
-        self.codec = codec or Codec()
+        self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()
         self.now_ns = 0
@@ -130,8 +130,7 @@ class Endpoint:
 
     def catch_up(self, now_ns: int) -> None:
         """Do first what has come due: on a late loop a deadline counts before what arrives after it."""
-        deadline_ns = self.timers.next_deadline_ns()
-        if deadline_ns is not None and deadline_ns <= now_ns:
+        if self.timers.is_due(now_ns):
             self.handle_deadline(now_ns)
 
     def take_frames(self) -> list[tuple[NodeId, bytes]]:
@@ -226,35 +225,32 @@ class Endpoint:
     # Incoming.
 
     def _dispatch(self, peer: NodeId, message: Message) -> None:
-        if isinstance(message, SessionHello):
-            self._hello(peer, message)
-            return
         session = self.sessions.get(peer)
-        if isinstance(message, SessionError):
+        if type(message) is SessionHello:
+            self._hello(peer, message)
+        elif type(message) is SessionError:
             self._error(peer, session, message)
-            return
-        if session is None:
+        elif session is None:
             self._stranger(peer, message)
-            return
-        if isinstance(message, SessionWelcome):
+        elif type(message) is SessionWelcome:
             self._welcome(session, message)
-            return
-        if not self._current(session, message):
-            return
-        session.heard_ns = self.now_ns
-        if isinstance(message, Request):
-            self.duties.take(session, message)
-        elif isinstance(message, Reply):
-            self._answer(session, message)
-        elif isinstance(message, SessionGoodbye):
-            session.step(SessionInput.GOODBYE, Loss.LEFT, f"{peer} said goodbye: {message.reason}")
+        elif self._current(session, message):
+            session.heard_ns = self.now_ns
+            if isinstance(message, Request):
+                self.duties.take(session, message)
+            elif isinstance(message, Reply):
+                self._answer(session, message)
+            elif isinstance(message, SessionGoodbye):
+                session.step(SessionInput.GOODBYE, Loss.LEFT, f"{peer} said goodbye: {message.reason}")
 
     def _current(self, session: Session, message: Message) -> bool:
         """Whether a message belongs to the session as it stands; the peer is told when not (spec 1 §4.3)."""
+        ours = message.epoch == session.epoch and message.peer_epoch == self.epoch
+        if ours and session.state is SessionState.UP:
+            return True
         if message.epoch < session.epoch:
             self.counters.stale += 1
             return False
-        ours = message.epoch == session.epoch and message.peer_epoch == self.epoch
         if session.state is SessionState.GREETING and ours:
             # The peer is up. Were it told to greet too, each would forever disown what the other had just opened.
             self.counters.strangers += 1
@@ -368,7 +364,7 @@ class Endpoint:
 
     def want_session(self, peer: NodeId) -> Session:
         """The session with a peer, opened if it is down."""
-        session = self._session(peer)
+        session = self.sessions.get(peer) or self._session(peer)
         if session.state is SessionState.DOWN:
             session.step(SessionInput.WANTED)
         return session

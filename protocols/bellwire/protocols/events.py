@@ -10,7 +10,7 @@ from bellwire.protocols.ids import CauseId
 from bellwire.protocols.limits import MAX_JOURNAL_ENTRIES
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing that happened. `subjects` are the ids that it is about: pairs, windows, requests, gates, peers."""
 
     name: str

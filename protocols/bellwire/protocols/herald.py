@@ -281,6 +281,7 @@ class StationWindow(Machine[StationState, StationInput]):
         self.attempt = 0
         self.bell_state: BellState | None = None
         self.unanswered = len(ends)
+        self.timer: Timer | None = None
         self._arm, self._dismiss = arm, dismiss
         self._report, self._cancel, self._ended = report, cancel, ended
 

@@ -6,7 +6,7 @@ import re
 from typing import NewType
 
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.limits import MAX_NODE_ID_CHARS
+from bellwire.protocols.limits import MAX_NAME_CHARS, MAX_NODE_ID_CHARS
 
 NodeId = NewType("NodeId", str)
 """Name of a participant on the wire: agent, station, broker, world or application."""
@@ -36,6 +36,10 @@ NetworkTimeNs = NewType("NetworkTimeNs", int)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
 _NAME = re.compile(NAME_PATTERN)
 
+OPERAND_PATTERN = r"^[^\s:]+\Z"
+"""What can name a qubit in a request: a name of the application's own, or the id of a pair (spec 3 §4)."""
+_OPERAND = re.compile(OPERAND_PATTERN)
+
 BROKER = NodeId("broker")
 """The broker's name. No other participant can have it."""
 
@@ -52,6 +56,19 @@ def node_id(text: str) -> NodeId:
             "beginning with a letter or digit"
         )
     return NodeId(text)
+
+
+def link_id(text: str) -> LinkId:
+    """Check that `text` can name a link. The ids of pairs are made from it, and those are operands.
+
+    Raises:
+        ConfigError: when it is empty, too long or has a space or colon in it.
+    """
+    if len(text) > MAX_NAME_CHARS or not _OPERAND.match(text):
+        raise ConfigError(
+            f"{text[:80]!r} is not a link's name: 1 to {MAX_NAME_CHARS} characters without spaces and colons"
+        )
+    return LinkId(text)
 
 
 def pair_id(window_id: WindowId, attempt: int) -> PairId:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
-from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_ID_CHARS, MAX_NAME_CHARS, MAX_TEXT_CHARS
+from bellwire.protocols.limits import INT64_MAX, MAX_ATTEMPTS_PER_WINDOW, MAX_ID_CHARS, MAX_NAME_CHARS, MAX_TEXT_CHARS
 
 Qubit = Annotated[QubitName, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
@@ -40,15 +40,14 @@ class Gate(StrEnum):
     CZ = "cz"
     SWAP = "swap"
 
-    @property
-    def qubits(self) -> int:
-        """How many qubits the gate acts on."""
-        return 2 if self in (Gate.CX, Gate.CZ, Gate.SWAP) else 1
+    qubits: int
+    """How many qubits the gate acts on."""
+    has_angle: bool
+    """Whether the gate takes an angle in radians."""
 
-    @property
-    def has_angle(self) -> bool:
-        """Whether the gate takes an angle in radians."""
-        return self in (Gate.RX, Gate.RY, Gate.RZ)
+    def __init__(self, name: str) -> None:
+        self.qubits = 2 if name in ("cx", "cz", "swap") else 1
+        self.has_angle = name in ("rx", "ry", "rz")
 
 
 class BellState(StrEnum):
@@ -59,18 +58,17 @@ class BellState(StrEnum):
     PSI_PLUS = "psi+"
     PSI_MINUS = "psi-"
 
-    @property
-    def x(self) -> int:
-        """1 when a bit flip separates the state from Φ+."""
-        return 1 if self in (BellState.PSI_PLUS, BellState.PSI_MINUS) else 0
+    x: int
+    """1 when a bit flip separates the state from Φ+."""
+    z: int
+    """1 when a phase flip separates the state from Φ+."""
 
-    @property
-    def z(self) -> int:
-        """1 when a phase flip separates the state from Φ+."""
-        return 1 if self in (BellState.PHI_MINUS, BellState.PSI_MINUS) else 0
+    def __init__(self, name: str) -> None:
+        self.x = 1 if name.startswith("psi") else 0
+        self.z = 1 if name.endswith("-") else 0
 
 
-class Instruction(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Instruction(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all instructions."""
 
 
@@ -116,9 +114,9 @@ class Arm(Instruction, frozen=True, kw_only=True, tag="arm"):
     window_id: Annotated[WindowId, Meta(max_length=MAX_ID_CHARS)]
     link_id: Annotated[LinkId, Meta(max_length=MAX_ID_CHARS)]
     qubit: Qubit | None = None
-    start_in_ns: Annotated[int, Meta(ge=0)] = 0
+    start_in_ns: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 0
     attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)] = 1
-    timeout_ns: Annotated[int, Meta(ge=1)]
+    timeout_ns: Annotated[int, Meta(ge=1, le=INT64_MAX)]
     bright_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 
 
@@ -131,7 +129,7 @@ class Cancel(Instruction, frozen=True, kw_only=True, tag="cancel"):
     window_id: Annotated[WindowId, Meta(max_length=MAX_ID_CHARS)]
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Completion(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all completions."""
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
 from bellwire.protocols.herald import FIDELITY_TOLERANCE, SCHEMES, BrightStates, Scheme, WindowEnd
-from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId
-from bellwire.protocols.limits import MAX_NAME_CHARS, MAX_TOMBSTONES
+from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId, link_id
+from bellwire.protocols.limits import MAX_TOMBSTONES
 from bellwire.protocols.node import Node
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import LinkRequest
@@ -41,8 +41,7 @@ class LinkSettings:
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise ValueError(f"scheme {self.scheme!r} is not one of {', '.join(SCHEMES)}")
-        if not 1 <= len(self.link_id) <= MAX_NAME_CHARS:
-            raise ValueError(f"a link's name has 1 to {MAX_NAME_CHARS} characters: ids are made from it")
+        link_id(self.link_id)
         if not 0.0 <= self.goodness <= 1.0:
             raise ValueError("goodness must lie in 0..1")
         if self.rule.bright != (self.bright_states is not None):

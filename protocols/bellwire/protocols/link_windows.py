@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from bellwire.protocols.endpoint import Answer
 from bellwire.protocols.errors import ConfigError, ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.herald import FIDELITY_TOLERANCE, NO_HERALD, SCHEMES, WindowEnd, WindowInput, WindowState
@@ -24,6 +26,16 @@ from bellwire.protocols.messages import (
 )
 from bellwire.protocols.node import QubitKind, failure
 from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
+from bellwire.protocols.timers import Timer
+
+
+class _Deferred(msgspec.Struct, frozen=True):
+    """A window that waits for a free qubit, and the number of the request that opened it."""
+
+    number: int
+    message: HeraldOpen
+    timer: Timer
+
 
 HOPELESS: Final = (ErrorCode.UNKNOWN_ID, ErrorCode.UNSUPP)
 """Refusals of a window that the next one would get too."""
@@ -37,7 +49,7 @@ class LinkWindows:
         self._node = book.node
         self._settings = book.settings
         self._on_herald = on_herald
-        self._deferred: OrderedDict[WindowId, tuple[int, HeraldOpen]] = OrderedDict()
+        self._deferred: OrderedDict[WindowId, _Deferred] = OrderedDict()
         self._opened = 0
         self._backing_off = False
         own, settings = book.node.endpoint.node, book.settings
@@ -56,9 +68,9 @@ class LinkWindows:
     def schedule(self) -> None:
         """Open windows, at the primary; take deferred ones, at the secondary, while communication qubits are free."""
         while self._deferred and self._node.qubits.free(QubitKind.COMMUNICATION):
-            _, (number, message) = self._deferred.popitem(last=False)
-            self._follow(message)
-            self._node.endpoint.reply(self._settings.peer, number, HeraldReady())
+            deferred = self._take_deferred(next(iter(self._deferred)))
+            self._follow(deferred.message)
+            self._node.endpoint.reply(self._settings.peer, deferred.number, HeraldReady())
         if not self._settings.primary or self._backing_off or not self._node.backend_up:
             return
         for request in sorted(self._book.requests.values(), key=lambda request: -request.spec.priority):
@@ -132,9 +144,11 @@ class LinkWindows:
             return HeraldReady()
         if len(self._deferred) >= MAX_LINK_REQUESTS:
             raise RequestError(ErrorCode.NORES, "no communication qubit is free")
-        self._deferred[message.window_id] = (number, message)
-        endpoint = self._node.endpoint
-        endpoint.timers.at(endpoint.now_ns + message.timeout_ns, lambda: self._deferral_over(message.window_id))
+        endpoint, late = self._node.endpoint, RequestError(ErrorCode.NORES, "no communication qubit came free in time")
+        timer = endpoint.timers.at(
+            endpoint.now_ns + message.timeout_ns, lambda: self._refuse_deferred(message.window_id, late)
+        )
+        self._deferred[message.window_id] = _Deferred(number, message, timer)
         return None
 
     def _agree(self, message: HeraldOpen, request: LinkRequest) -> None:
@@ -152,11 +166,13 @@ class LinkWindows:
                 text = f"bright ratio {message.bright_ratio:g} gives fidelity {given:g}, {asked:g} was asked"
                 raise RequestError(ErrorCode.UNSUPP, text)
 
-    def _deferral_over(self, window_id: WindowId) -> None:
-        deferred = self._deferred.pop(window_id, None)
-        if deferred is not None:
-            error = RequestError(ErrorCode.NORES, "no communication qubit came free in time")
-            self._node.endpoint.fail(self._settings.peer, deferred[0], error)
+    def _take_deferred(self, window_id: WindowId) -> _Deferred:
+        deferred = self._deferred.pop(window_id)
+        deferred.timer.cancel()
+        return deferred
+
+    def _refuse_deferred(self, window_id: WindowId, error: RequestError) -> None:
+        self._node.endpoint.fail(self._settings.peer, self._take_deferred(window_id).number, error)
 
     def _follow(self, message: HeraldOpen) -> None:
         qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
@@ -269,8 +285,7 @@ class LinkWindows:
         """The primary has given a window up."""
         self._book.only(peer, self._settings.peer)
         if message.window_id in self._deferred:
-            number, _ = self._deferred.pop(message.window_id)
-            self._node.endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.EXPIRE, message.reason))
+            self._refuse_deferred(message.window_id, RequestError(ErrorCode.EXPIRE, message.reason))
         window = self._book.windows.get(message.window_id)
         if window is not None:
             window.step(WindowInput.ABORT, f"{peer} closed it: {message.reason}")
@@ -294,7 +309,6 @@ class LinkWindows:
 
     def drop_deferred(self, create_id: CreateId, error: RequestError) -> None:
         """Refuse the windows of a request that still wait for a qubit."""
-        for window_id, (number, message) in list(self._deferred.items()):
-            if message.create_id == create_id:
-                del self._deferred[window_id]
-                self._node.endpoint.fail(self._settings.peer, number, error)
+        for window_id, deferred in list(self._deferred.items()):
+            if deferred.message.create_id == create_id:
+                self._refuse_deferred(window_id, error)

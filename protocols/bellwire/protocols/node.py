@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
@@ -23,8 +24,7 @@ class QubitKind(StrEnum):
     REFERENCE = "reference"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Instructions for the backend, to be answered once, as a whole."""
 
     number: int

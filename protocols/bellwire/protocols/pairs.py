@@ -28,7 +28,6 @@ class PairInput(StrEnum):
     CONFIRM = "confirm"
     REFUSED = "refused"
     RESERVE = "reserve"
-    UNRESERVE = "unreserve"
     CONSUME = "consume"
     RELEASE = "release"
     FORSAKEN = "forsaken"
@@ -57,7 +56,6 @@ class PairEnd(Machine[PairState, PairInput]):
         (_S.CONFIRMED, _I.RELEASE): Row(_S.RELEASED, "ended", "2 §4.3"),
         (_S.CONFIRMED, _I.FORSAKEN): Row(_S.RELEASED, "ended", "2 §4.3"),
         (_S.CONFIRMED, _I.EXPIRE): Row(_S.EXPIRED, "ended", "2 §4.4"),
-        (_S.RESERVED, _I.UNRESERVE): Row(_S.CONFIRMED, None, "2 §4.2"),
         (_S.RESERVED, _I.CONSUME): Row(_S.CONSUMED, "consumed", "2 §4.2"),
         (_S.RESERVED, _I.RELEASE): Row(_S.RELEASED, "ended", "2 §4.3"),
         (_S.RESERVED, _I.FORSAKEN): Row(_S.RELEASED, "ended", "2 §4.3"),

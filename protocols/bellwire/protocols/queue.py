@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId
@@ -14,8 +15,7 @@ from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.timers import Timer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CreateSpec:
+class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a CREATE asks for. `deadline_ns` is on the network's clock; `application` is empty for the agents' own pairs."""
 
     number: int = 1

@@ -123,7 +123,7 @@ class Session(Machine[SessionState, SessionInput]):
         self.spoke_ns = 0
         self.greeted_ns = 0
         self.greetings = 0
-        self.hellos: OrderedDict[int, int] = OrderedDict()
+        self.hellos: dict[int, int] = {}
         """When the latest hellos were sent, by request id."""
         self.present = False
         self.hint = ""
@@ -138,7 +138,7 @@ class Session(Machine[SessionState, SessionInput]):
         self.greeted_ns = now_ns
         self.hellos[request_id] = now_ns
         if len(self.hellos) > MAX_HELLOS:
-            self.hellos.popitem(last=False)
+            del self.hellos[next(iter(self.hellos))]
 
     def greet(self) -> None:
         """Send a hello."""

@@ -85,10 +85,9 @@ class Station:
         )
         self.windows[message.window_id] = window
         node.note("WindowOpened", message.window_id, message.create_id)
-        endpoint.timers.at(window.deadline_ns, lambda: self._overdue(window))
         ahead = self.detectors.queue(message.link_id, message.window_id)
         if ahead:
-            endpoint.timers.at(until_ns, lambda: self._late(window))
+            window.timer = endpoint.timers.at(until_ns, lambda: self._late(window))
             wait = HeraldWait(link_id=message.link_id, window_id=message.window_id, ahead=ahead)
             endpoint.ask(peer, wait, until_ns, lambda _: None)
         self._take_turns()
@@ -120,6 +119,8 @@ class Station:
             self.detectors.give_back(window.window_id)
             self._take_turns()
 
+        self._stop_timer(window)
+        window.timer = endpoint.timers.at(window.deadline_ns, lambda: self._overdue(window))
         node.execute([arm], seen)
         start_ns = NetworkTimeNs(endpoint.network_time_ns() + start_in_ns) if self.detectors.shared else None
         endpoint.reply(window.ends[0], opening.request_id, HeraldReady(start_ns=start_ns))
@@ -138,16 +139,19 @@ class Station:
 
     def _overdue(self, window: StationWindow) -> None:
         """The detectors never answered: nobody waits for this window any more."""
-        if window.state is StationState.ARMED:
-            self._node.note("WindowFailed", window.window_id, detail="the detectors did not answer")
-            window.step(StationInput.FAIL, 0, None)
+        self._node.note("WindowFailed", window.window_id, detail="the detectors did not answer")
+        window.step(StationInput.FAIL, 0, None)
 
     def _late(self, window: StationWindow) -> None:
-        if window.state is StationState.WAITING:
-            window.step(StationInput.LATE, RequestError(ErrorCode.NORES, "the detectors were in use all the time"))
+        window.step(StationInput.LATE, RequestError(ErrorCode.NORES, "the detectors were in use all the time"))
+
+    def _stop_timer(self, window: StationWindow) -> None:
+        if window.timer is not None:
+            window.timer.cancel()
 
     def _dismiss(self, window: StationWindow, error: RequestError) -> None:
         """Forget a window that had no turn, and refuse it."""
+        self._stop_timer(window)
         self.detectors.leave(window.link_id, window.window_id)
         self._node.endpoint.fail(window.ends[0], window.opening.request_id, error)
         self._ended(window)
@@ -178,6 +182,7 @@ class Station:
         self._node.execute([Cancel(window_id=window.window_id)], lambda _: None)
 
     def _report(self, window: StationWindow) -> None:
+        self._stop_timer(window)
         self._node.note("WindowReported", window.window_id, detail=f"attempt {window.attempt}, {window.bell_state}")
         message = HeraldReport(
             link_id=window.link_id,

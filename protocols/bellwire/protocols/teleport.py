@@ -14,7 +14,7 @@ State teleportation: Bennett et al., PRL 70, 1895 (1993).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from bellwire.protocols.ids import QubitName
 from bellwire.protocols.instructions import AnyInstruction, Apply, BellState, Gate, Measure
@@ -31,8 +31,7 @@ def _two(gate: Gate, first: QubitName, second: QubitName) -> Apply:
     return Apply(gate=gate, qubits=(first, second))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Half:
+class Half(msgspec.Struct, frozen=True, kw_only=True):
     """One end's part of a gate: its qubits, and which of the two ends it is."""
 
     kind: GateKind

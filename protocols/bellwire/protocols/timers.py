@@ -5,36 +5,25 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 
-MAX_DEAD_TIMERS = 64
+MAX_DEAD_TIMERS = 16
 """Cancelled timers that may stay in a queue however few live ones there are."""
 
 
 class Timer:
     """One deadline. Cancelling is lazy: the queue drops it when its time comes, or when dead ones are most of what it holds."""
 
-    __slots__ = ("_call", "_cancelled", "at_ns")
+    __slots__ = ("_queue", "call")
 
-    def __init__(self, at_ns: int, call: Callable[[], None], cancelled: Callable[[], None]) -> None:
-        self.at_ns = at_ns
-        self._call: Callable[[], None] | None = call
-        self._cancelled = cancelled
-
-    @property
-    def live(self) -> bool:
-        """Whether it is still to fire."""
-        return self._call is not None
+    def __init__(self, call: Callable[[], None], queue: TimerQueue) -> None:
+        self.call: Callable[[], None] | None = call
+        """What is called when it fires; `None` once it fired or was cancelled."""
+        self._queue = queue
 
     def cancel(self) -> None:
         """See to it that the timer never fires. Cancelling twice, or after it fired, does nothing."""
-        if self._call is not None:
-            self._call = None
-            self._cancelled()
-
-    def fire(self) -> None:
-        """Call what the timer was made for, once."""
-        call, self._call = self._call, None
-        if call is not None:
-            call()
+        if self.call is not None:
+            self.call = None
+            self._queue.cancelled()
 
 
 class TimerQueue:
@@ -51,7 +40,7 @@ class TimerQueue:
 
     def at(self, at_ns: int, call: Callable[[], None]) -> Timer:
         """Call `call` once `at_ns` has come."""
-        timer = Timer(at_ns, call, self._cancelled)
+        timer = Timer(call, self)
         self._count += 1
         heapq.heappush(self._heap, (at_ns, self._count, timer))
         return timer
@@ -59,24 +48,36 @@ class TimerQueue:
     def next_deadline_ns(self) -> int | None:
         """When the next live timer is due, or `None` when none is set."""
         heap = self._heap
-        while heap and not heap[0][2].live:
+        while heap:
+            at_ns, _, timer = heap[0]
+            if timer.call is not None:
+                return at_ns
             heapq.heappop(heap)
             self._dead -= 1
-        return heap[0][0] if heap else None
+        return None
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether the time of a live timer has come."""
+        if not self._heap or self._heap[0][0] > now_ns:
+            return False
+        deadline_ns = self.next_deadline_ns()
+        return deadline_ns is not None and deadline_ns <= now_ns
 
     def fire_due(self, now_ns: int) -> None:
         """Fire every timer whose time has come, those included that the firing ones set for now."""
         heap = self._heap
         while heap and heap[0][0] <= now_ns:
             timer = heapq.heappop(heap)[2]
-            if timer.live:
-                timer.fire()
+            call, timer.call = timer.call, None
+            if call is not None:
+                call()
             else:
                 self._dead -= 1
 
-    def _cancelled(self) -> None:
+    def cancelled(self) -> None:
+        """Note that one of the timers was cancelled."""
         self._dead += 1
         if self._dead > MAX_DEAD_TIMERS and 2 * self._dead > len(self._heap):
-            self._heap[:] = [entry for entry in self._heap if entry[2].live]
+            self._heap[:] = [entry for entry in self._heap if entry[2].call is not None]
             heapq.heapify(self._heap)
             self._dead = 0

@@ -1,4 +1,4 @@
-"""What people write and the wire carries: names of nodes, `node:qubit`, and durations."""
+"""What people write and the wire carries: names of nodes, `node:qubit`, fidelities and durations."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 import re
 
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.ids import NodeId, node_id
+from bellwire.protocols.ids import OPERAND_PATTERN, NodeId, node_id
 from bellwire.protocols.limits import MAX_ID_CHARS
 
 MAX_TIMEOUT_S = 86_400.0
 """The longest time that a request may be given: a day."""
 
-_QUBIT = re.compile(r"[^\s:]+\Z")
+_QUBIT = re.compile(OPERAND_PATTERN)
 
 
 def operand(text: str) -> tuple[NodeId, str]:
@@ -38,6 +38,17 @@ def qubit_name(text: str) -> str:
             f"{text[:80]!r} cannot name a qubit: 1 to {MAX_ID_CHARS} characters without spaces and colons"
         )
     return text
+
+
+def check_fidelity(fidelity: float) -> float:
+    """Check that a number can be the least fidelity that will do.
+
+    Raises:
+        ConfigError: when it does not lie in 0..1.
+    """
+    if not 0.0 <= fidelity <= 1.0:
+        raise ConfigError(f"a fidelity of {fidelity:g}: expected 0 to 1")
+    return fidelity
 
 
 def duration_ns(timeout_s: float) -> int:

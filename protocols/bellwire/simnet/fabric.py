@@ -21,8 +21,7 @@ class _Tag(msgspec.Struct):
 _TAG = msgspec.msgpack.Decoder(_Tag)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A frame on its way."""
 
     sender: NodeId
@@ -85,6 +84,8 @@ class Fabric:
     def arrivals(self, frame: Frame) -> list[int]:
         """The times at which copies of the frame arrive: none when it is lost, several when it is repeated."""
         delay_ns, copies, sent_ns = self.latency_ns, 1, frame.sent_ns
+        if not self.rules:
+            return [sent_ns + delay_ns]
         for rule in self.rules:
             if not rule.start_ns <= sent_ns < rule.end_ns or not rule.matches(frame):
                 continue

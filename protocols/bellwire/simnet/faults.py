@@ -97,10 +97,33 @@ class Slow(Fault, frozen=True, kw_only=True, tag="slow"):
     delay_ns: int
 
 
+class CrashManner(StrEnum):
+    """How a participant goes and comes back.
+
+    KILLED: without a word. POLITE: it says goodbye to everybody. SET_BACK: without a word, and when it is started again its
+    clock has been set back, so that its epoch is earlier than its last one; after another such duration that is put right.
+    """
+
+    KILLED = "killed"
+    POLITE = "polite"
+    SET_BACK = "set-back"
+
+
 class Crash(Fault, frozen=True, kw_only=True, tag="crash"):
-    """A participant dies without a word, and is started again when the duration is over."""
+    """A participant ends, and is started again when the duration is over."""
 
     node: str
+    manner: CrashManner = CrashManner.KILLED
+
+    @property
+    def end_ns(self) -> int:
+        """When it is over."""
+        return self.start_ns + self.duration_ns * (2 if self.manner is CrashManner.SET_BACK else 1)
+
+    @property
+    def label(self) -> str:
+        """How it is counted."""
+        return "crash" if self.manner is CrashManner.KILLED else f"crash-{self.manner}"
 
 
 class WorldCrash(Fault, frozen=True, kw_only=True, tag="world-crash"):
@@ -254,7 +277,7 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
         delay_ns = random.randint(1, max(1, mix.slow_us)) * 1_000
         faults.append(Slow(node=node, delay_ns=delay_ns, **span(duration_ns // MILLISECOND_NS)))
     for _ in range(random.randint(0, mix.crashes)):
-        faults.append(Crash(node=random.choice(everybody), **span(mix.down_ms)))
+        faults.append(_draw_crash(random.choice(everybody), random, span(mix.down_ms)))
     for _ in range(random.randint(0, mix.world_crashes)):
         faults.append(WorldCrash(notice_ns=mix.notice_ms * MILLISECOND_NS, **span(mix.down_ms)))
     for _ in range(random.randint(0, mix.miscounts)):
@@ -262,6 +285,13 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
     for _ in range(random.randint(0, mix.ambushes)):
         faults.append(_draw_ambush(random, len(faults) + 1, duration_ns))
     return tuple(faults)
+
+
+def _draw_crash(node: str, random: Random, span: dict[str, int]) -> Crash:
+    manner = random.choice((CrashManner.KILLED, *CrashManner))
+    if manner is CrashManner.SET_BACK:
+        span["duration_ns"] //= 2
+    return Crash(node=node, manner=manner, **span)
 
 
 def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:

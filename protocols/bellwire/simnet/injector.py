@@ -16,6 +16,7 @@ from bellwire.simnet.faults import (
     AmbushKind,
     AnyFault,
     Crash,
+    CrashManner,
     Cut,
     FrameFault,
     FrameFaultKind,
@@ -37,8 +38,11 @@ class OperatorCapable(Protocol):
     def crash(self, name: NodeId) -> None:
         """End a participant without a word."""
 
-    def restart(self, name: NodeId) -> None:
-        """Start its next incarnation."""
+    def quit(self, name: NodeId) -> None:
+        """End a participant when it has said goodbye to everybody."""
+
+    def restart(self, name: NodeId, *, set_back: bool = False) -> None:
+        """Start its next incarnation, with an epoch that is earlier than its last one if its clock was `set_back`."""
 
     def lose_world(self) -> None:
         """Let the world lose every qubit."""
@@ -243,9 +247,14 @@ class Injector:
         self._operator.miscount(NodeId(fault.node), began_ns + fault.start_ns, began_ns + fault.end_ns, wrong)
 
     def _crash(self, fault: Crash) -> None:
-        name = NodeId(fault.node)
-        self._at(fault, fault.start_ns, lambda: self._operator.crash(name))
-        self._net.at(self._began_ns + fault.end_ns, lambda: self._operator.restart(name))
+        name, operator = NodeId(fault.node), self._operator
+        end = operator.quit if fault.manner is CrashManner.POLITE else operator.crash
+        self._at(fault, fault.start_ns, lambda: end(name))
+        if fault.manner is CrashManner.SET_BACK:
+            back_ns = self._began_ns + fault.start_ns + fault.duration_ns
+            self._net.at(back_ns, lambda: operator.restart(name, set_back=True))
+            self._net.at(self._began_ns + fault.end_ns, lambda: operator.crash(name))
+        self._net.at(self._began_ns + fault.end_ns, lambda: operator.restart(name))
 
     def _lose_world(self, fault: WorldCrash, random: Random) -> None:
         self._at(fault, fault.start_ns, self._operator.lose_world, "world")

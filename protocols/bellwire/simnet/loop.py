@@ -6,15 +6,39 @@ when they want to be called next.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from typing import Any, Final, Protocol
 
 from bellwire.protocols.errors import BellwireError
 from bellwire.protocols.ids import NodeId
 from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Fabric, Frame
 from bellwire.simnet.trace import Trace
+
+NEW_OBJECTS: Final = 50_000
+"""How many more objects there may be before Python looks for garbage among the new ones."""
+
+NEW_LOOKS: Final = 20
+"""How often it looks among the new ones before it looks among the next older."""
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Let Python look for garbage in cycles less often for a while.
+
+    What a network has under way lives for many events. By Python's own thresholds it is old by then, and all that is old is
+    looked through again and again, for cycles that the protocols do not make.
+    """
+    new, middle, old = gc.get_threshold()
+    if new:
+        gc.set_threshold(max(new, NEW_OBJECTS), max(middle, NEW_LOOKS), old)
+    try:
+        yield
+    finally:
+        gc.set_threshold(new, middle, old)
 
 
 class TimedCapable(Protocol):
@@ -40,8 +64,11 @@ class ActorCapable(TimedCapable, Protocol):
 class HardwareCapable(TimedCapable, Protocol):
     """Something besides the participants that acts in time, such as a simulated world. It reads true time."""
 
-    def exchange(self, names: Iterable[NodeId]) -> None:
-        """Take instructions from the participants of these names, and `post` what was completed to whom it concerns."""
+    def exchange(self, names: Iterable[NodeId]) -> bool:
+        """Take instructions from the participants of these names, and `post` what was completed to whom it concerns.
+
+        Returns whether `next_deadline_ns` may say something else than after the last time.
+        """
 
 
 class Stuck(BellwireError):
@@ -53,7 +80,7 @@ class _Seat:
 
     __slots__ = ("actor", "armed_ns", "clock", "name", "stalled_ns")
 
-    def __init__(self, name: str, actor: Any, clock: SkewedClock | None) -> None:
+    def __init__(self, name: NodeId, actor: Any, clock: SkewedClock | None) -> None:
         self.name = name
         self.actor = actor
         self.clock = clock
@@ -108,7 +135,7 @@ class Simnet:
 
     def attach(self, hardware: HardwareCapable) -> None:
         """Let hardware in."""
-        self._hardware.append(_Seat("", hardware, None))
+        self._hardware.append(_Seat(NodeId(""), hardware, None))
 
     def stall(self, name: NodeId, duration_ns: int) -> None:
         """Let a participant receive nothing and do nothing for a while, and then all of it at once."""
@@ -171,13 +198,9 @@ class Simnet:
 
     def step(self) -> bool:
         """Go to the next event and deal with it. Returns `False` when nothing will ever happen again."""
-        while self._heap:
-            at_ns, _, happening = heapq.heappop(self._heap)
-            if at_ns > self.now_ns:
-                self.now_ns = at_ns
-            if self._happen(at_ns, happening):
-                self.events += 1
-                self._settle()
+        heap = self._heap
+        while heap:
+            if self._next(heap):
                 return True
         return False
 
@@ -188,65 +211,74 @@ class Simnet:
             Stuck: when it is not so within `limit_ns` of virtual time, or nothing more can happen.
         """
         end_ns = self.now_ns + limit_ns
-        while not done():
-            if self.now_ns > end_ns or not self.step():
-                raise Stuck(f"not done after {limit_ns / 1e9:g} s of virtual time")
+        with _few_collections():
+            while not done():
+                if self.now_ns > end_ns or not self.step():
+                    raise Stuck(f"not done after {limit_ns / 1e9:g} s of virtual time")
 
     def run_for(self, duration_ns: int) -> None:
         """Let a stretch of time pass."""
         end_ns = self.now_ns + duration_ns
         heap = self._heap
-        while heap and heap[0][0] <= end_ns:
-            at_ns, _, happening = heapq.heappop(heap)
-            if at_ns > self.now_ns:
-                self.now_ns = at_ns
-            if self._happen(at_ns, happening):
-                self.events += 1
-                self._settle()
+        with _few_collections():
+            while heap and heap[0][0] <= end_ns:
+                self._next(heap)
         self.now_ns = end_ns
 
     def _push(self, at_ns: int, happening: _Happening) -> None:
         self._count += 1
-        heapq.heappush(self._heap, (at_ns, self._count, happening))
+        heappush(self._heap, (at_ns, self._count, happening))
 
-    def _happen(self, at_ns: int, happening: _Happening) -> bool:
-        """Deal with one event. Returns whether it was one: a deadline that was put off is none."""
+    def _next(self, heap: list[tuple[int, int, _Happening]]) -> bool:
+        """Take what comes next off the heap and deal with it. Returns whether it was an event: a deadline put off is none."""
+        at_ns, _, happening = heappop(heap)
+        if at_ns > self.now_ns:
+            self.now_ns = at_ns
         if isinstance(happening, Frame):
-            return self._deliver(happening)
-        if isinstance(happening, _Seat):
-            return self._due(at_ns, happening)
-        if isinstance(happening, tuple):
-            seat, call = happening
-            if self._seats.get(NodeId(seat.name)) is not seat:
-                return False
-            if seat.stalled_ns > self.now_ns:
-                self._push(seat.stalled_ns, happening)
-                return False
-            self._touched[NodeId(seat.name)] = None
-            call(seat.local_ns(self.now_ns))
-            return True
-        happening()
-        return True
+            happened = self._deliver(happening)
+        elif isinstance(happening, _Seat):
+            happened = self._due(at_ns, happening)
+        elif isinstance(happening, tuple):
+            happened = self._hand_over(happening)
+        else:
+            happening()
+            happened = True
+        if happened:
+            self.events += 1
+            self._settle()
+        return happened
 
     def _deliver(self, frame: Frame) -> bool:
-        seat = self._seats.get(frame.receiver)
+        receiver, now_ns = frame.receiver, self.now_ns
+        seat = self._seats.get(receiver)
         if seat is None:
             if self.trace is not None:
-                self.trace.frame(self.now_ns, "frame-missed", frame.receiver, frame)
+                self.trace.frame(now_ns, "frame-missed", receiver, frame)
             return False
-        if seat.stalled_ns > self.now_ns:
+        if seat.stalled_ns > now_ns:
             self._push(seat.stalled_ns, frame)
             return False
         if self.trace is not None:
-            self.trace.frame(self.now_ns, "frame-delivered", frame.receiver, frame)
-        self._touched[frame.receiver] = None
-        seat.actor.receive(frame.sender, frame.data, seat.local_ns(self.now_ns))
+            self.trace.frame(now_ns, "frame-delivered", receiver, frame)
+        self._touched[receiver] = None
+        seat.actor.receive(frame.sender, frame.data, seat.local_ns(now_ns))
+        return True
+
+    def _hand_over(self, posted: tuple[_Seat, Callable[[int], None]]) -> bool:
+        seat, call = posted
+        if self._seats.get(seat.name) is not seat:
+            return False
+        if seat.stalled_ns > self.now_ns:
+            self._push(seat.stalled_ns, posted)
+            return False
+        self._touched[seat.name] = None
+        call(seat.local_ns(self.now_ns))
         return True
 
     def _due(self, at_ns: int, seat: _Seat) -> bool:
         if seat.armed_ns != at_ns:
             return False
-        if seat.name and self._seats.get(NodeId(seat.name)) is not seat:
+        if seat.name and self._seats.get(seat.name) is not seat:
             return False
         seat.armed_ns = None
         if seat.stalled_ns > self.now_ns:
@@ -259,7 +291,7 @@ class Simnet:
             self._arm(seat)
             return False
         if seat.name:
-            self._touched[NodeId(seat.name)] = None
+            self._touched[seat.name] = None
         seat.actor.handle_deadline(local_ns)
         return True
 
@@ -274,33 +306,37 @@ class Simnet:
             self._push(seat.armed_ns, seat)
 
     def _settle(self) -> None:
-        """Let everybody who was touched have their say."""
-        touched: dict[NodeId, None] = {}
-        fresh = self._touched
+        """Let everybody who was touched have their say, in the order in which they were."""
+        touched = fresh = self._touched
+        stirred = False
         while True:
             self._touched = {}
-            touched |= fresh
             for hardware in self._hardware:
-                hardware.actor.exchange(fresh)
+                if hardware.actor.exchange(fresh):
+                    stirred = True
             fresh = self._touched
             if not fresh:
                 break
-        for hardware in self._hardware:
-            self._arm(hardware)
+            touched |= fresh
+        if stirred:
+            for hardware in self._hardware:
+                self._arm(hardware)
         for name in touched:
             seat = self._seats.get(name)
-            if seat is None:
-                continue
-            for receiver, data in seat.actor.take_frames():
-                self._send(Frame(sender=name, receiver=receiver, data=data, sent_ns=self.now_ns))
-            self._arm(seat)
+            if seat is not None:
+                frames = seat.actor.take_frames()
+                if frames:
+                    self._send(name, frames)
+                self._arm(seat)
 
-    def _send(self, frame: Frame) -> None:
-        self.frames += 1
-        arrivals = self.fabric.arrivals(frame)
-        if self.trace is not None:
-            kind = "frame-sent" if arrivals else "frame-lost"
-            delays = [at_ns - self.now_ns for at_ns in arrivals]
-            self.trace.frame(self.now_ns, kind, frame.sender, frame, after_ns=delays)
-        for at_ns in arrivals:
-            self._push(at_ns, frame)
+    def _send(self, sender: NodeId, frames: list[tuple[NodeId, bytes]]) -> None:
+        self.frames += len(frames)
+        for receiver, data in frames:
+            frame = Frame(sender=sender, receiver=receiver, data=data, sent_ns=self.now_ns)
+            arrivals = self.fabric.arrivals(frame)
+            if self.trace is not None:
+                kind = "frame-sent" if arrivals else "frame-lost"
+                delays = [at_ns - self.now_ns for at_ns in arrivals]
+                self.trace.frame(self.now_ns, kind, sender, frame, after_ns=delays)
+            for at_ns in arrivals:
+                self._push(at_ns, frame)

@@ -90,7 +90,7 @@ def test_packaged_backends_as_declared_can_be_loaded(declare: Declare, context: 
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
     entries = project["project"]["entry-points"]["bellwire.backends"]
     declare(*entries.items())
-    assert available() == ["mock", "sim"]
+    assert available() == ["mock", "sim", "tags"]
     assert isinstance(load_backend("mock", context), MockBackend)
     with pytest.raises(ConfigError, match="backend sim of alice: missing option 'endpoint'"):
         load_backend("sim", context)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 from msgspec import structs
 
+from bellwire.client import steps
 from bellwire.client.net import MAX_EARLY_CREATES, MAX_EARLY_ERRORS, MAX_HALVES, Network, _Create
+from bellwire.protocols.codec import Codec, Undecodable
 from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError
-from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, PairId
+from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, PairId, WindowId, link_id, pair_id
 from bellwire.protocols.instructions import BellState
+from bellwire.protocols.limits import INT64_MAX, MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, SessionAck
-from bellwire.shell.operand import duration_ns, operand
+from bellwire.shell.operand import check_fidelity, duration_ns, operand
 
 ALICE, BOB, MALLORY = NodeId("alice"), NodeId("bob"), NodeId("mallory")
 CREATE = CreateId("create-1")
@@ -189,6 +195,50 @@ def test_operand_that_is_none_is_one_clear_line(text: str) -> None:
         operand(text)
     assert "\n" not in str(wrong.value)
     assert len(str(wrong.value)) < 250
+
+
+NO_OPERANDS = ["", "a b", "a\n", "a:b", "\u00a0", "q" * 161]
+OPERANDS = ["c", "q[0]", "ψ", "alice-bob-1f-3/17", "q" * 160]
+
+
+def taken(take: Callable[[str], object], text: str) -> bool:
+    try:
+        take(text)
+    except (ConfigError, Undecodable):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("text", [*NO_OPERANDS, *OPERANDS])
+def test_name_of_a_qubit_has_one_rule_wherever_it_is_given(text: str) -> None:
+    def received(operand: str) -> object:
+        steps = [{"kind": "measure", "qubits": [operand]}]
+        return Codec().decode(msgspec.msgpack.encode({"type": "program.run", "steps": steps}))
+
+    def gate_of(operand: str) -> object:
+        return steps.gate("cz", "a", operand)
+
+    def named(operand_text: str) -> object:
+        return operand(f"alice:{operand_text}")
+
+    takers = (received, named, gate_of, steps.initialise, steps.measure, steps.release)
+    assert [taken(take, text) for take in takers] == [text in OPERANDS] * len(takers)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "x" * 65, "alice-bob"])
+def test_link_is_named_so_that_the_ids_of_its_pairs_are_operands(name: str) -> None:
+    if name != "alice-bob":
+        with pytest.raises(ConfigError, match="link's name"):
+            link_id(name)
+        return
+    longest = pair_id(WindowId(f"{link_id(name)}-{INT64_MAX:x}-{INT64_MAX}"), MAX_ATTEMPTS_PER_WINDOW)
+    assert steps.release(longest).qubits == (longest,)
+
+
+@pytest.mark.parametrize("fidelity", [-0.1, 1.1, float("nan"), float("inf")])
+def test_fidelity_that_is_none_is_one_clear_line(fidelity: float) -> None:
+    with pytest.raises(ConfigError, match="fidelity"):
+        check_fidelity(fidelity)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan"), 1e10])

@@ -16,7 +16,7 @@ from oxford.paulis import transfer_matrix
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.quantity import Quantity
 
-# Reference rows: acceptance.json oxford_2025.
+# Reference rows: Main et al., Nature 638, 383 (2025).
 
 
 def ideal() -> Preset:
@@ -36,7 +36,7 @@ def test_model_of_an_ideal_world_is_ideal_in_every_row() -> None:
 
 
 def test_model_of_the_measured_pair_alone_has_the_acceptance_fidelity(oxford: Preset) -> None:
-    # acceptance.json teleported_cz.oxford_density_matrix_after_X: 0.96946, average (4F+1)/5
+    # The published matrix after an X gives 0.96946; average (4F+1)/5
     bare = ideal()
     measured = oxford.links["photonic"].density_matrix
     link = msgspec.structs.replace(bare.links["photonic"], density_matrix=measured, werner_fidelity=None)

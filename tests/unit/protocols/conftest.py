@@ -6,8 +6,6 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hypothesis import settings
-
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
@@ -20,9 +18,6 @@ from bellwire.protocols.messages import (
     SessionAck,
 )
 from bellwire.protocols.session import Loss, SessionSettings
-
-settings.register_profile("deterministic", deadline=None, derandomize=True, database=None)
-settings.load_profile("deterministic")
 
 MS = 1_000_000
 SECOND = 1_000 * MS

@@ -180,6 +180,18 @@ def test_malformed_request_is_refused_with_its_request_id_and_ends_at_the_asker(
     assert "link_id" in refusal.text
 
 
+@pytest.mark.parametrize("field", ["cause_id", "version"])
+def test_malformed_reply_is_refused_without_its_number_which_is_another_request_at_its_sender(
+    bob: Bob, field: str
+) -> None:
+    """Found by `test_peers`: the refusal of a reply ended the request of the same number that its sender had asked."""
+    welcome = SessionWelcome(epoch=ONE, peer_epoch=ONE, request_id=7, version=1, role=Role.AGENT, heartbeat_ns=NOW)
+    content = msgpack.unpackb(CODEC.encode(welcome)) | {field: []}
+    (error,) = bob.given(msgpack.packb(content))
+    assert isinstance(error, SessionError)
+    assert (error.code, error.request_id, error.peer_epoch) == (ErrorCode.MALFORMED, 0, 1)
+
+
 def test_malformed_error_is_not_answered(bob: Bob) -> None:
     assert bob.given(msgpack.packb({"type": "session.error", "epoch": 1, "code": "NO SUCH CODE"})) == []
     assert bob.endpoint.counters.malformed == 1

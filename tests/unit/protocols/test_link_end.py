@@ -8,7 +8,7 @@ import pytest
 from bellwire.agent.brain import AgentBrain
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.errors import ErrorCode
+from bellwire.protocols.errors import ConfigError, ErrorCode
 from bellwire.protocols.ids import CreateId, Epoch, GateId, LinkId, NetworkTimeNs, NodeId, PairId, QubitName, WindowId
 from bellwire.protocols.instructions import Apply, Arm, BellState, Discard, Done, Failed, Initialise, WindowEnded
 from bellwire.protocols.limits import MAX_TEXT_CHARS
@@ -213,7 +213,7 @@ def test_gate_opened_past_its_deadline_is_refused_and_touches_nothing() -> None:
 
 
 def test_link_name_too_long_for_the_ids_made_from_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 to 64 characters"):
+    with pytest.raises(ConfigError, match="1 to 64 characters"):
         LinkSettings(link_id=LinkId("x" * 65), peer=ALICE, station=HUB, primary=True)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bellwire.protocols import machine as machine_module
 from bellwire.protocols.describe import MACHINES, entries
 from bellwire.protocols.errors import RemoteProtocolError
 from bellwire.protocols.herald import WindowEnd, WindowInput, WindowState
@@ -18,6 +21,7 @@ from bellwire.protocols.machine import Machine
 from bellwire.protocols.messages import HeraldReport
 
 AnyMachine = Machine[Any, Any]
+CODE = "".join(path.read_text(encoding="utf-8") for path in sorted(Path(machine_module.__file__).parent.glob("*.py")))
 
 
 def states(machine: type[AnyMachine]) -> list[Any]:
@@ -76,6 +80,13 @@ def test_machine_has_no_dead_state_no_unused_input_and_no_missing_action(machine
     assert {given_input for _, given_input in machine.table} == set(inputs(machine))
     for row in machine.table.values():
         assert row.action is None or callable(getattr(machine, row.action))
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.name)
+def test_every_input_of_a_machine_is_given_by_the_code(machine: type[AnyMachine]) -> None:
+    """Tables name their inputs by a short alias: what has its full name is given."""
+    given_inputs = {f"{type(given_input).__name__}.{given_input.name}" for given_input in inputs(machine)}
+    assert {name for name in given_inputs if not re.search(rf"\b{name}\b", CODE)} == set()
 
 
 def test_every_machine_of_the_code_is_in_the_list_of_machines() -> None:

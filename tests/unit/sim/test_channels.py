@@ -70,7 +70,7 @@ def test_depolarising_from_fidelity_has_that_average_gate_fidelity(qubits: int, 
 
 
 def test_depolarising_of_three_teleported_gates_gives_the_one_parameter_row() -> None:
-    # acceptance.json oxford_2025.one_parameter_check: lambda = (4F-1)/3 from F = 0.862, then 0.862, 0.749, 0.658
+    # one depolarising parameter for one, two and three gates: lambda = (4F-1)/3 from F = 0.862, then 0.862, 0.749, 0.658
     assert 1 - channels.depolarising_probability(0.862, 2) == pytest.approx(0.816, abs=5e-4)
     gate = channels.depolarising_from_fidelity(0.862, 2)
     product, found = gate, []

@@ -1,4 +1,4 @@
-"""Photonic links: fibres, arms, and double clicks."""
+"""Photonic links against published numbers: fibres, arms, and double clicks."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from bellwire.sim.states import bell_vector, state_fidelity
 if TYPE_CHECKING:
     from tests.unit.sim.conftest import Lab, LabFactory
 
-# Main et al., Nature 638, 383 (2025), the Bell pair's density matrix
+# Main et al., Nature 638, 383 (2025): the tomography of the heralded pair.
 OXFORD = """
 [links.model.density_matrix]
 tag = "measured"
@@ -98,14 +98,14 @@ def test_teleported_cz_in_an_ideal_world_is_exact_for_every_herald_and_outcome(l
 
 @pytest.mark.parametrize("kind", ["symmetric", "sequential"])
 def test_teleported_cz_over_a_werner_pair_has_its_fidelity(lab: LabFactory, kind: str) -> None:
-    # acceptance.json teleported_cz: werner_0.97 = 0.97
+    # Ideal local operations: the process fidelity is that of a Bell-diagonal pair.
     found = fidelities(lab(werner=0.97, heralds=ALL_BELL), kind, 16)
     assert np.mean(list(found.values())) == pytest.approx(0.97, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "sequential"])
 def test_teleported_cz_over_the_oxford_pair_has_its_fidelity(lab: LabFactory, kind: str) -> None:
-    # acceptance.json teleported_cz: oxford_density_matrix_after_X = 0.96946. The outcomes of a Choi input are uniform.
+    # The published matrix after an X: 0.96946. The outcomes of a Choi input are uniform.
     found = fidelities(lab(werner=None, link=OXFORD), kind, 8)
     for herald in (BellState.PSI_PLUS, BellState.PSI_MINUS):
         mean = np.mean([fidelity for case, fidelity in found.items() if case[0] is herald])

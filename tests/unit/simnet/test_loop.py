@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from bellwire.protocols.ids import NodeId
 from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Fabric, Frame, Rule
-from bellwire.simnet.loop import Simnet, Stuck
+from bellwire.simnet.loop import NEW_OBJECTS, Simnet, Stuck
 
 A, B = NodeId("a"), NodeId("b")
 MILLISECOND_NS = 1_000_000
@@ -145,3 +146,26 @@ def test_frame_tells_its_type_and_junk_has_none() -> None:
 def test_rule_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         Rule(**wrong)  # type: ignore[arg-type]
+
+
+def test_garbage_is_looked_for_less_often_while_time_passes_and_as_before_afterwards() -> None:
+    net, seen = net_of(), list[int]()
+    before = gc.get_threshold()
+    net.at(1_000, lambda: seen.append(gc.get_threshold()[0]))
+    net.run_for(2_000)
+    with pytest.raises(Stuck):
+        net.run_until(lambda: False, limit_ns=1)
+    assert seen == [NEW_OBJECTS]
+    assert gc.get_threshold() == before
+
+
+def test_garbage_is_not_looked_for_when_the_caller_wants_none() -> None:
+    net, seen = net_of(), list[int]()
+    before = gc.get_threshold()
+    gc.set_threshold(0)
+    try:
+        net.at(1_000, lambda: seen.append(gc.get_threshold()[0]))
+        net.run_for(2_000)
+    finally:
+        gc.set_threshold(*before)
+    assert seen == [0]

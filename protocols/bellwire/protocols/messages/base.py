@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from bellwire.protocols.ids import (
     NAME_PATTERN,
+    OPERAND_PATTERN,
     CauseId,
     CreateId,
     Epoch,
@@ -39,7 +40,7 @@ TimeNs = Annotated[NetworkTimeNs, Meta(ge=0, le=INT64_MAX)]
 Ratio = Annotated[float, Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS, pattern=NAME_PATTERN)]
-Operand = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+Operand = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARS, pattern=OPERAND_PATTERN)]
 Link = Annotated[LinkId, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 Window = Annotated[WindowId, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 Pair = Annotated[PairId, Meta(min_length=1, max_length=MAX_ID_CHARS)]
@@ -59,7 +60,7 @@ class Role(StrEnum):
     OBSERVER = "observer"
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all messages.
 
     `epoch` is the sender's incarnation, `peer_epoch` the incarnation of the receiver that the sender means (0 when it does
