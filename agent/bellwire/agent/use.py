@@ -22,7 +22,8 @@ from bellwire.shell.options import NETWORK, Json, error_console, show_json, show
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from bellwire.client.net import Network, Pair
+    from bellwire.client.creates import Pair
+    from bellwire.client.net import Network
     from bellwire.client.program import Program
 
 app = typer.Typer()

@@ -18,7 +18,7 @@ from bellwire.protocols.events import Event, Journal
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import WindowEnded
 from bellwire.protocols.link_book import LinkSettings
-from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Request, Role, SessionAck
+from bellwire.protocols.messages import LinkErr, LinkExpire, LinkMeasured, LinkOk, Reply, Request, Role, SessionAck
 from bellwire.protocols.node import Batch, Node, QubitKind
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
@@ -187,11 +187,17 @@ class VirtualApplication:
         self._testbed = testbed
         self.endpoint = testbed.endpoint(name, Role.APPLICATION)
         self.oks: list[tuple[NodeId, LinkOk]] = []
+        self.measured: list[tuple[NodeId, LinkMeasured]] = []
         self.errors: list[LinkErr] = []
         self.expired: list[LinkExpire] = []
         self.endpoint.handle(LinkOk, self._ok)
+        self.endpoint.handle(LinkMeasured, self._measured)
         self.endpoint.handle(LinkErr, self._err)
         self.endpoint.handle(LinkExpire, self._expire)
+
+    def _measured(self, peer: NodeId, message: LinkMeasured) -> Reply:
+        self.measured.append((peer, message))
+        return SessionAck()
 
     def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
         self.oks.append((peer, message))
@@ -258,6 +264,7 @@ class VirtualLink:
     scheme: str = "any"
     attempts: int = 1
     goodness: float = 1.0
+    pair_time_ns: int = 0
 
     def settings(self, end: NodeId) -> LinkSettings:
         """What the agent at an end is told of it."""
@@ -270,6 +277,7 @@ class VirtualLink:
             scheme=self.scheme,
             attempts=self.attempts,
             goodness=self.goodness,
+            pair_time_ns=self.pair_time_ns,
         )
 
     def served(self) -> StationLink:
@@ -344,6 +352,7 @@ class VirtualTestbed:
     ) -> None:
         self.session = session or SessionSettings()
         self._application_timeout_ns = application_timeout_ns
+        self._seed = seed
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
@@ -390,7 +399,8 @@ class VirtualTestbed:
         """Start an agent, or start it again after `crash`."""
         endpoint = self.endpoint(name, Role.AGENT)
         links = [link.settings(name) for link in self._links if name in link.ends]
-        brain = AgentBrain(endpoint, links, application_timeout_ns=self._application_timeout_ns)
+        draw = Random(f"{name}/{endpoint.epoch}/{self._seed}").random
+        brain = AgentBrain(endpoint, links, application_timeout_ns=self._application_timeout_ns, draw=draw)
         self.agents[name] = brain
         self._start(name, brain)
         return brain

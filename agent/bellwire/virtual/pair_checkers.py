@@ -11,6 +11,7 @@ from bellwire.protocols.ids import pair_id as pair_id_of
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.messages import PairRelease
 from bellwire.protocols.pairs import PairState
+from bellwire.protocols.readout import Basis, parity
 from bellwire.sim.states import bell_vector
 from bellwire.sim.virtual import SECOND_NS
 from bellwire.virtual.checker import EXACT, Checker
@@ -240,8 +241,7 @@ class OneFrame(Checker):
         if abs(fidelity - 1) > EXACT:
             self.violate(f"{word.node} calls {pair_id} {word.bell_state}, the world calls it {made.bell_state}")
 
-    def correlate(self, pair_id: str, bell_state: BellState, basis: str, bits: tuple[int, int]) -> None:
-        """Compare what applications measured at both ends of a pair with the frame that they were told."""
-        expected = bell_state.z if basis == "x" else bell_state.x
-        if bits[0] ^ bits[1] != expected:
+    def correlate(self, pair_id: str, bell_state: BellState, basis: Basis, bits: tuple[int, int]) -> None:
+        """Compare what was measured at both ends of a pair in one basis with the frame that applications were told."""
+        if bits[0] ^ bits[1] != parity(bell_state, basis):
             self.violate(f"measured in {basis}, {pair_id} in {bell_state} gave {bits}")

@@ -92,6 +92,14 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     held_ms: Annotated[int, Meta(ge=1, le=1_000_000)] = 3_500
     hasty_permille: Permille = 200
     """Pairs of which each half is measured as soon as its own end says OK."""
+    measured_permille: Permille = 200
+    """Pairs that are asked for with type M."""
+    atomic_permille: Permille = 150
+    """Pairs of type K that are asked for all at once or not at all."""
+    consecutive_permille: Permille = 150
+    """Pairs that are asked for with no other request's between them."""
+    priorities: Annotated[int, Meta(ge=1, le=8)] = 3
+    """Pairs are asked for with a priority below this."""
     pause_ms: Annotated[float, Meta(gt=0.0, le=1e9)] = 500.0
     timeout_s: Seconds = 4.0
     pairs_at_once: Annotated[int, Meta(ge=1, le=16)] = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
@@ -18,7 +19,8 @@ from bellwire.protocols.queue import LinkRequest
 class LinkSettings:
     """What an end is told of its link. Durations in nanoseconds on the network's clock.
 
-    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration.
+    `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration; `pair_time_ns`
+    the mean time until one window heralds a pair, 0 when it is not known.
     """
 
     link_id: LinkId
@@ -32,6 +34,7 @@ class LinkSettings:
     pair_lifetime_ns: int = 5_000_000_000
     backoff_ns: int = 2_000_000
     goodness: float = 1.0
+    pair_time_ns: int = 0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -40,14 +43,18 @@ class LinkSettings:
             raise ValueError(f"a link's name has 1 to {MAX_NAME_CHARS} characters: ids are made from it")
         if not 0.0 <= self.goodness <= 1.0:
             raise ValueError("goodness must lie in 0..1")
+        if self.pair_time_ns < 0:
+            raise ValueError("the mean time of a pair is not negative")
 
 
 class LinkBook:
     """The tables that the parts of a link's end share."""
 
-    def __init__(self, node: Node, settings: LinkSettings) -> None:
+    def __init__(self, node: Node, settings: LinkSettings, draw: Callable[[], float]) -> None:
         self.node = node
         self.settings = settings
+        self.draw = draw
+        """Draws a number evenly from 0 (included) to 1 (excluded)."""
         self.requests: OrderedDict[CreateId, LinkRequest] = OrderedDict()
         self.windows: dict[WindowId, WindowEnd] = {}
         self.pairs: dict[PairId, PairEnd] = {}

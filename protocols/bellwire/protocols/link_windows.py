@@ -14,7 +14,7 @@ from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkBook
 from bellwire.protocols.messages import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, Reply, SessionAck
 from bellwire.protocols.node import QubitKind, failure
-from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
+from bellwire.protocols.queue import FairQueue, LinkRequest, RequestInput, RequestState
 
 
 class LinkWindows:
@@ -28,6 +28,7 @@ class LinkWindows:
         self._deferred: OrderedDict[WindowId, tuple[int, HeraldOpen]] = OrderedDict()
         self._opened = 0
         self._backing_off = False
+        self._turn = FairQueue()
         book.node.on_free.append(self.schedule)
 
     @property
@@ -43,12 +44,18 @@ class LinkWindows:
             self._node.endpoint.reply(self._settings.peer, number, HeraldReady())
         if not self._settings.primary or self._backing_off or not self._node.backend_up:
             return
-        for request in sorted(self._book.requests.values(), key=lambda request: -request.spec.priority):
-            while request.state is RequestState.QUEUED and request.missing > 0:
-                qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
-                if qubit is None:
-                    return
-                self._lead(request, qubit)
+        while (request := self._turn.next(self._book.requests.values())) is not None and self._has_room(request):
+            qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
+            if qubit is None:
+                return
+            self._lead(request, qubit)
+
+    def _has_room(self, request: LinkRequest) -> bool:
+        """An exclusive request waits until no window of another is open, and an atomic one for all of its qubits at once."""
+        spec = request.spec
+        if spec.exclusive and any(window.create_id != request.create_id for window in self._book.windows.values()):
+            return False
+        return not spec.atomic or request.missing <= self._node.qubits.free(QubitKind.COMMUNICATION)
 
     def _lead(self, request: LinkRequest, qubit: QubitName) -> None:
         endpoint, settings = self._node.endpoint, self._settings
@@ -64,6 +71,7 @@ class LinkWindows:
             timeout_ns=settings.window_timeout_ns,
         )
         request.under_way += 1
+        self._turn.charge(request)
         self._open(message, qubit)
         deadline_ns = endpoint.now_ns + settings.window_timeout_ns
 
@@ -173,6 +181,7 @@ class LinkWindows:
             window.timer.cancel()
         if window.bell_state is not None:
             self._on_herald(window, window.bell_state)
+            self._node.wake()
             return
         why = window.why or NO_HERALD
         self._node.note("WindowClosed", window.window_id, window.create_id, detail=why)
@@ -180,6 +189,7 @@ class LinkWindows:
         request = self._book.requests.get(window.create_id)
         if request is not None:
             request.under_way -= 1
+            self._turn.refund(request)
         if window.claim is not None:
             number, claim = window.claim
             error = RequestError(ErrorCode.UNKNOWN_ID, f"{claim.pair_id} is not held here: {why}")

@@ -16,14 +16,17 @@ from bellwire.protocols.messages.gate import (
 )
 from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport
 from bellwire.protocols.messages.link import (
+    Delivered,
     LinkAccept,
     LinkAdd,
     LinkCreate,
     LinkCreated,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     RequestType,
+    Wanted,
 )
 from bellwire.protocols.messages.pair import PairConfirm, PairConfirmed, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
@@ -52,6 +55,7 @@ MESSAGES: tuple[type[Message], ...] = (
     LinkAdd,
     LinkAccept,
     LinkOk,
+    LinkMeasured,
     LinkErr,
     LinkExpire,
     HeraldOpen,
@@ -75,6 +79,7 @@ MESSAGES: tuple[type[Message], ...] = (
 __all__ = [
     "MESSAGES",
     "SESSION_MESSAGES",
+    "Delivered",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -94,6 +99,7 @@ __all__ = [
     "LinkCreated",
     "LinkErr",
     "LinkExpire",
+    "LinkMeasured",
     "LinkOk",
     "Message",
     "PairConfirm",
@@ -112,4 +118,5 @@ __all__ = [
     "SessionHello",
     "SessionWelcome",
     "Step",
+    "Wanted",
 ]
