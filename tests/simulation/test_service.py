@@ -244,7 +244,7 @@ def test_type_m_keeps_no_qubit_and_makes_more_pairs_than_there_are_qubits_withou
 def correlation(bed: VirtualTestbed, first: Basis, second: Basis, number: int = 400) -> float:
     """The mean product of the signs that two bases give for Φ+, other frames counted as their own signs allow."""
     _, oks = measure_at_once(bed, m(number, Readout(bases=(first,)), Readout(bases=(second,))))
-    plus = [(-1) ** (a.outcome ^ b.outcome) for a, b in oks if a.bell_state.value == "phi+"]
+    plus = [1 - 2 * (a.outcome ^ b.outcome) for a, b in oks if a.bell_state.value == "phi+"]
     return sum(plus) / len(plus)
 
 

@@ -18,6 +18,8 @@ from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
 Seed = Annotated[int, Meta(ge=0)]
+MAX_PAIR_TIME_MS: Final = 1e12
+PairTimeMs = Annotated[float, Meta(ge=0.0, le=MAX_PAIR_TIME_MS)]
 
 APPLICATION_TIMEOUT_MS: Final = 2_000.0
 """How long an agent tries to tell an application of a pair, unless its file says otherwise."""
@@ -50,12 +52,16 @@ class LinkTimes(Table, frozen=True, kw_only=True):
 
 
 class LinkTable(LinkTimes, frozen=True, kw_only=True):
-    """A table `[links.NAME]` of an agent. One end of a link says `primary = true`; `goodness` is its pairs' fidelity."""
+    """A table `[links.NAME]` of an agent. One end of a link says `primary = true`.
+
+    `goodness` is the expected fidelity of its pairs, `pair_time_ms` the mean time until a window heralds one, 0 when not known.
+    """
 
     peer: Text
     station: Text
     primary: bool
     goodness: Ratio = 1.0
+    pair_time_ms: PairTimeMs = 0.0
 
     def settings(self, name: str) -> LinkSettings:
         """Give the link as the protocol has it.
@@ -76,6 +82,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             pair_lifetime_ns=nanoseconds(self.pair_lifetime_ms),
             backoff_ns=nanoseconds(self.backoff_ms),
             goodness=self.goodness,
+            pair_time_ns=nanoseconds(self.pair_time_ms) if self.pair_time_ms else 0,
         )
 
 

@@ -12,7 +12,16 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
-from bellwire.agent.config import APPLICATION_TIMEOUT_MS, LinkTable, LinkTimes, Seed, StationLinkTable, TimeScale
+from bellwire.agent.config import (
+    APPLICATION_TIMEOUT_MS,
+    MAX_PAIR_TIME_MS,
+    LinkTable,
+    LinkTimes,
+    PairTimeMs,
+    Seed,
+    StationLinkTable,
+    TimeScale,
+)
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, node_id
@@ -74,7 +83,8 @@ class TestbedStation(Table, frozen=True, kw_only=True):
 class TestbedLink(LinkTimes, frozen=True, kw_only=True):
     """A table `[links.NAME]`: its ends (the first is the primary one), its station, its model, and how it is operated.
 
-    `goodness`, which is what the link promises, is the fidelity of the preset's model unless it is given.
+    `goodness`, which is what the link promises, and `pair_time_ms`, the mean time until a window heralds a pair, are those of
+    the preset's model unless they are given.
     """
 
     __test__: ClassVar[bool] = False
@@ -83,6 +93,7 @@ class TestbedLink(LinkTimes, frozen=True, kw_only=True):
     station: NodeId
     model: Text
     goodness: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    pair_time_ms: PairTimeMs | None = None
 
 
 class TestbedConfig(Table, frozen=True, kw_only=True):
@@ -184,16 +195,21 @@ class PlannedLink:
         return self.at_station.settings(self.link_id)
 
 
-def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
-    """What everybody is told of the links of a testbed."""
-    return [_plan_link(LinkId(name), link, preset) for name, link in config.links.items()]
+def plan_links(config: TestbedConfig, preset: Preset, *, time_scale: float) -> list[PlannedLink]:
+    """What everybody is told of the links of a testbed, whose world's time runs `time_scale` times as fast as theirs."""
+    return [_plan_link(LinkId(name), link, preset, time_scale) for name, link in config.links.items()]
 
 
-def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
+def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset, time_scale: float) -> PlannedLink:
     primary, secondary = link.ends
+    physics = LinkPhysics.of(preset.links[link.model])
     goodness = link.goodness
     if goodness is None:
-        goodness = round(LinkPhysics.of(preset.links[link.model]).fidelity_ratio, 9)
+        goodness = round(physics.fidelity_ratio, 9)
+    pair_time_ms = link.pair_time_ms
+    if pair_time_ms is None:
+        rate_per_s = physics.pairs_per_s * time_scale
+        pair_time_ms = round(1e3 / rate_per_s, 6) if rate_per_s > 1e-9 else MAX_PAIR_TIME_MS
     times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
     return PlannedLink(
         link_id=link_id,
@@ -201,7 +217,14 @@ def _plan_link(link_id: LinkId, link: TestbedLink, preset: Preset) -> PlannedLin
         station=link.station,
         model=link.model,
         at_end={
-            end: LinkTable(peer=peer, station=link.station, primary=end == primary, goodness=goodness, **times)
+            end: LinkTable(
+                peer=peer,
+                station=link.station,
+                primary=end == primary,
+                goodness=goodness,
+                pair_time_ms=pair_time_ms,
+                **times,
+            )
             for end, peer in ((primary, secondary), (secondary, primary))
         },
         at_station=StationLinkTable(primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms),
@@ -225,7 +248,7 @@ def virtual_testbed(
     bed = VirtualTestbed(
         preset=preset,
         nodes={NodeId(name): node for name, node in config.nodes.items()},
-        links=plan_links(config, preset),
+        links=plan_links(config, preset, time_scale=1.0),
         seed=config.seed if seed is None else seed,
         latency_ns=latency_ns,
         session=config.session.settings(),
@@ -283,7 +306,7 @@ class _Writer:
     ) -> None:
         self._path = path
         self._config = config
-        self._links = plan_links(config, preset)
+        self._links = plan_links(config, preset, time_scale=config.time_scale)
         self._directory = directory
         self._keys = directory / "keys"
         self._broker = broker
