@@ -1,194 +1,27 @@
-"""The link's service under load and by kind: turns, priorities, exclusive requests, type M, errors by name (spec 2 §2)."""
+"""The link's service by kind: type M, exclusive requests, errors by name, test rounds (spec 2 §2)."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import msgspec
 import pytest
-from scene import ALICE, BOB, HUB, LINK, leaks, leave, measure, run, two_nodes
+from scene import ALICE, BOB, HUB, LINK, MS, ideal_with, leaks, leave, lossy, measure, measuring, run, two_nodes
 
-from bellwire.protocols.endpoint import Answer
+from bellwire.protocols.codec import Codec
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
-from bellwire.protocols.messages import LinkCreate, LinkCreated, LinkMeasured, RequestType
-from bellwire.protocols.queue import FairQueue, LinkRequest, RequestState
+from bellwire.protocols.messages import LinkCreate, LinkMeasured, PairOutcome, RequestType
 from bellwire.protocols.readout import PAULI_BASES, Basis, Readout, parity
-from bellwire.sim.preset import load_preset
+from bellwire.sim.preset import parse_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualLink, VirtualNode, VirtualTestbed
+from bellwire.simnet.fabric import Rule
 
-MS = SECOND_NS // 1_000
 Oks = list[tuple[LinkMeasured, LinkMeasured]]
 ANY_PAULI = Readout(bases=PAULI_BASES)
-Patch = pytest.MonkeyPatch
-
-
-def lossy(seed: int, *, communication: int = 2, pair_time_ns: int = 0) -> VirtualTestbed:
-    """Two nodes over a link of which every attempt takes 100 µs and succeeds once in four."""
-    node = VirtualNode(communication=communication, storage=2)
-    link = VirtualLink(
-        link_id=LINK, ends=(ALICE, BOB), station=HUB, model="lossy", attempts=8, pair_time_ns=pair_time_ns
-    )
-    return VirtualTestbed(preset=load_preset("ideal"), nodes={ALICE: node, BOB: node}, links=[link], seed=seed)
-
-
-def measuring(number: int = 1, *, priority: int = 0, max_time_ns: int = 100 * SECOND_NS) -> LinkCreate:
-    return LinkCreate(
-        peer=BOB, number=number, max_time_ns=max_time_ns, priority=priority, request_type=RequestType.MEASURE
-    )
-
-
-# Fair turns.
-
-
-@dataclass
-class Customer:
-    """An application that always has so many requests of so many pairs in the queue."""
-
-    bed: VirtualTestbed
-    name: str
-    requests: int
-    pairs: int
-    application: VirtualApplication = field(init=False)
-    asked: int = 0
-
-    def __post_init__(self) -> None:
-        self.application = self.bed.application(self.name)
-
-    @property
-    def served(self) -> int:
-        return sum(node == ALICE for node, _ in self.application.measured)
-
-    def ask(self) -> None:
-        while self.asked - self.served < self.requests * self.pairs:
-            self.application.send(ALICE, measuring(self.pairs))
-            self.asked += self.pairs
-
-
-def shares(seed: int, pairs: int = 900) -> list[float]:
-    """What three applications of different habits get of a saturated link, each as a share of an even third."""
-    bed = lossy(seed)
-    customers = [Customer(bed, "bulk", 1, 5_000), Customer(bed, "batches", 4, 10), Customer(bed, "singles", 12, 1)]
-
-    def served() -> bool:
-        for customer in customers:
-            customer.ask()
-        return sum(customer.served for customer in customers) >= pairs
-
-    bed.net.run_until(served, limit_ns=60 * SECOND_NS)
-    return [3 * customer.served / sum(each.served for each in customers) for customer in customers]
-
-
-def in_order_of_arrival(_: FairQueue, requests: Iterable[LinkRequest]) -> LinkRequest | None:
-    wanting = [each for each in requests if each.state is RequestState.QUEUED and each.missing > 0]
-    return wanting[0] if wanting else None
-
-
-def newest_first(queue: FairQueue, requests: Iterable[LinkRequest]) -> LinkRequest | None:
-    return in_order_of_arrival(queue, reversed(list(requests)))
-
-
-def is_fair(seed: int) -> bool:
-    return all(abs(share - 1) <= 0.05 for share in shares(seed))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_saturated_link_is_shared_evenly_whatever_the_habits_of_its_applications(seed: int) -> None:
-    """2 §3.1: within a priority, applications take turns."""
-    assert is_fair(seed), shares(seed)
-
-
-@pytest.mark.parametrize("broken", [in_order_of_arrival, newest_first])
-def test_queue_broken_to_an_unfair_order_is_noticed(
-    broken: Callable[[FairQueue, Iterable[LinkRequest]], LinkRequest | None], monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr(FairQueue, "next", broken)
-    assert not is_fair(0)
-
-
-def made_for_others(seed: int) -> float:
-    """How many pairs are made for two other applications, on average, while ten are made for an urgent request."""
-    bed = lossy(seed)
-    customers = [Customer(bed, name, 4, 50) for name in ("one", "two")]
-    urgent, made = bed.application("urgent"), 0
-    for _ in range(20):
-        for customer in customers:
-            customer.ask()
-        bed.net.run_for(3 * MS)
-        before, have = sum(customer.served for customer in customers), len(urgent.measured)
-        urgent.send(ALICE, measuring(10, priority=5))
-        bed.net.run_until(lambda have=have: len(urgent.measured) == have + 20, limit_ns=SECOND_NS)  # type: ignore[misc]
-        made += sum(customer.served for customer in customers) - before
-    return made / 20
-
-
-def test_urgent_request_waits_for_the_windows_that_are_open_and_for_no_other(monkeypatch: Patch) -> None:
-    """2 §3.1: priorities come first. Two windows are open when the request comes, and two may be while it is being offered."""
-    assert made_for_others(1) <= 5
-    monkeypatch.setattr(FairQueue, "next", in_order_of_arrival)
-    assert made_for_others(1) > 10
-
-
-@dataclass
-class Impatient:
-    """An application that asks for ten pairs again and again, each time within half a second, and notes what comes when."""
-
-    bed: VirtualTestbed
-    name: str
-    requests: list[tuple[int, list[Answer]]] = field(default_factory=list)
-    ended_ns: dict[str, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.application = self.bed.application(self.name)
-
-    def ask(self) -> None:
-        self.requests.append((self.bed.net.now_ns, self.application.send(ALICE, measuring(10, max_time_ns=500 * MS))))
-
-    @property
-    def created(self) -> dict[str, int]:
-        """When each request was sent that was taken."""
-        return {each[0].create_id: at for at, each in self.requests if each and isinstance(each[0], LinkCreated)}
-
-    @property
-    def refused(self) -> list[RequestError]:
-        return [answers[0] for _, answers in self.requests if answers and isinstance(answers[0], RequestError)]
-
-    @property
-    def served(self) -> int:
-        return sum(node == ALICE for node, _ in self.application.measured)
-
-    def look(self) -> None:
-        told = Counter(message.create_id for node, message in self.application.measured if node == ALICE)
-        complete = [create_id for create_id, number in told.items() if number == 10]
-        for create_id in (*complete, *(error.create_id for error in self.application.errors)):
-            self.ended_ns.setdefault(create_id, self.bed.net.now_ns)
-
-
-def test_overloaded_link_answers_every_request_by_its_deadline_and_shares_what_it_gives() -> None:
-    """2 §2.4: three applications ask for four times what the link can give, each for more than the one before it."""
-    bed = lossy(7)
-    customers = [Impatient(bed, name) for name in ("one", "two", "three")]
-    for tick in range(1_500):
-        for number, customer in enumerate(customers):
-            if tick < 1_000 and tick % (20 - 4 * number) == 0:
-                for _ in range(5):
-                    customer.ask()
-        bed.net.run_for(MS)
-        for customer in customers:
-            customer.look()
-    for customer in customers:
-        assert len(customer.created) + len(customer.refused) == len(customer.requests)
-        assert {error.code for error in customer.refused} <= {ErrorCode.NORES}
-        assert set(customer.created) == set(customer.ended_ns)
-        waited_ns = [customer.ended_ns[create_id] - at_ns for create_id, at_ns in customer.created.items()]
-        assert max(waited_ns) <= 502 * MS
-        assert {error.code for error in customer.application.errors} == {ErrorCode.TIMEOUT}
-    served = [customer.served for customer in customers]
-    assert max(served) <= 1.05 * min(served), served
 
 
 # Type M.
@@ -444,4 +277,63 @@ def test_expire_names_the_pairs_that_are_lost_at_one_moment_as_one_range() -> No
     numbers = sorted(ok.sequence_number for node, ok in application.oks if node == ALICE)
     assert (expired.sequence_low, expired.sequence_high) == (numbers[0], numbers[-1] + 1)
     leave(application, bed)
+    assert leaks(bed) == []
+
+
+# Test rounds.
+
+
+def noisy_link(fidelity: float, *, test_every: int, rules: Sequence[Rule]) -> tuple[VirtualTestbed, VirtualApplication]:
+    """A link that promises fidelity 1 and gives less, after 700 pairs were made over it."""
+    noisy = ideal_with(
+        'heralds = ["psi+", "psi-"]\n'
+        'attempt_period = { value = 0.0, unit = "ns", tag = "assumed", source = "test" }\n'
+        'success_probability = { value = 1.0, unit = "1", tag = "assumed", source = "test" }\n'
+        f'werner_fidelity = {{ value = {fidelity}, unit = "1", tag = "assumed", source = "test" }}\n'
+    )
+    node = VirtualNode(communication=2, storage=2)
+    link = VirtualLink(link_id=LINK, ends=(ALICE, BOB), station=HUB, test_every=test_every)
+    nodes, preset = {ALICE: node, BOB: node}, parse_preset(noisy, "test")
+    bed = VirtualTestbed(preset=preset, nodes=nodes, links=[link], seed=50, rules=rules)
+    application = bed.application()
+    application.call(ALICE, measuring(700))
+    bed.net.run_until(lambda: len(application.measured) == 1_400, limit_ns=20 * SECOND_NS)
+    bed.net.run_for(100 * MS)
+    return bed, application
+
+
+def test_goodness_is_estimated_from_test_rounds_at_both_ends_and_told_and_held_against_requests() -> None:
+    """2 §4.6."""
+    bed, application = noisy_link(0.85, test_every=2, rules=[])
+    ends = [bed.agents[node].links[LINK].book for node in (ALICE, BOB)]
+    assert ends[0].goodness == ends[1].goodness
+    assert len(ends[0].rounds) > 300
+    goodness = ends[0].goodness
+    assert goodness.low < 0.85 < goodness.high < 0.92
+    _, first = application.measured[0]
+    assert (first.goodness, first.goodness_low, first.goodness_high, first.goodness_estimated) == (1.0, 0.0, 1.0, False)
+    _, last = application.measured[-1]
+    assert last.goodness_estimated
+    assert last.goodness_low < 0.85 < last.goodness_high
+    assert refusal(bed, LinkCreate(peer=BOB, max_time_ns=SECOND_NS, min_fidelity=0.95)) is ErrorCode.UNSUPP
+    bed.application("modest").call(ALICE, LinkCreate(peer=BOB, max_time_ns=SECOND_NS, min_fidelity=0.75))
+    bed.net.run_for(10 * SECOND_NS)
+    assert leaks(bed) == []
+
+
+def test_link_without_test_rounds_says_what_is_configured_and_takes_requests_by_it() -> None:
+    bed, application = noisy_link(0.85, test_every=0, rules=[])
+    assert {(ok.goodness, ok.goodness_estimated) for _, ok in application.measured} == {(1.0, False)}
+    bed.application("bold").call(ALICE, LinkCreate(peer=BOB, max_time_ns=SECOND_NS, min_fidelity=0.95))
+
+
+def test_test_round_whose_outcome_is_lost_does_not_count_and_holds_nothing_up() -> None:
+    codec = Codec()
+    lose = Rule(loss_probability=1.0, matches=lambda frame: isinstance(codec.decode(frame.data), PairOutcome))
+    bed, _ = noisy_link(0.85, test_every=2, rules=[lose])
+    for node in (ALICE, BOB):
+        book = bed.agents[node].links[LINK].book
+        assert len(book.rounds) == 0
+        assert not book.goodness.estimated
+    bed.net.run_for(10 * SECOND_NS)
     assert leaks(bed) == []

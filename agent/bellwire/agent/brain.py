@@ -31,6 +31,7 @@ from bellwire.protocols.messages import (
     LinkMeasured,
     LinkOk,
     PairConfirm,
+    PairOutcome,
     PairRelease,
     ProgramRun,
     Reply,
@@ -117,6 +118,10 @@ class AgentBrain:
             lambda peer, message: self._link(message.link_id).pairs.confirm(peer, message, message.request_id),
         )
         handle(PairRelease, lambda peer, message: self._link(message.link_id).pairs.released(peer, message))
+        handle(
+            PairOutcome,
+            lambda peer, message: self._link(message.link_id).tests.outcome(peer, message, message.request_id),
+        )
         handle(GateRequest, self._gate)
         handle(GateOpen, self.gates.open)
         handle(GateOutcome, lambda peer, message: self.gates.outcome(peer, message, message.request_id))
@@ -182,6 +187,7 @@ class AgentBrain:
 
     def _delivered(self, request: LinkRequest, pair: PairEnd) -> dict[str, Any]:
         """What both forms of OK say."""
+        goodness = self.link_to(pair.peer).book.goodness
         return {
             "create_id": pair.create_id,
             "pair_id": pair.pair_id,
@@ -190,7 +196,10 @@ class AgentBrain:
             "peer": pair.peer,
             "originator": request.originator,
             "bell_state": pair.bell_state,
-            "goodness": self.link_to(pair.peer).settings.goodness,
+            "goodness": goodness.value,
+            "goodness_low": goodness.low,
+            "goodness_high": goodness.high,
+            "goodness_estimated": goodness.estimated,
             "time_of_goodness_ns": self.endpoint.network_time_ns(pair.heralded_ns),
             "confirmed_ns": self.endpoint.network_time_ns(pair.confirmed_ns),
         }

@@ -33,7 +33,7 @@ class BackendTable(Table, frozen=True, kw_only=True):
 
 
 class LinkTimes(Table, frozen=True, kw_only=True):
-    """How a link is operated. See `LinkSettings`; times in milliseconds.
+    """How a link is operated. See `LinkSettings`; times in milliseconds. A test round comes after every `test_every` windows.
 
     Raises:
         ConfigError: when the scheme is not known.
@@ -45,6 +45,7 @@ class LinkTimes(Table, frozen=True, kw_only=True):
     report_timeout_ms: Milliseconds = 500.0
     pair_lifetime_ms: Milliseconds = 5_000.0
     backoff_ms: Milliseconds = 2.0
+    test_every: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -82,6 +83,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             pair_lifetime_ns=nanoseconds(self.pair_lifetime_ms),
             backoff_ns=nanoseconds(self.backoff_ms),
             goodness=self.goodness,
+            test_every=self.test_every,
             pair_time_ns=nanoseconds(self.pair_time_ms) if self.pair_time_ms else 0,
         )
 

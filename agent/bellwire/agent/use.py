@@ -229,6 +229,9 @@ def _describe(pair: HeraldedPair) -> dict[str, Any]:
         "nodes": list(pair.nodes),
         "bell_state": pair.bell_state.value,
         "goodness": pair.goodness,
+        "goodness_low": pair.goodness_low,
+        "goodness_high": pair.goodness_high,
+        "goodness_estimated": pair.goodness_estimated,
     }
 
 
@@ -261,9 +264,15 @@ def _show_pairs(pairs: list[dict[str, Any]], seconds: float) -> None:
         told = f", {sum(alike)} of {len(alike)} in equal bases as expected"
     if pairs and "bits" in pairs[0]:
         columns["bits"] = "measured"
-    rows = [[" ".join(cell) if isinstance(cell := pair[key], list) else cell for key in columns] for pair in pairs]
+    rows = [[_cell(pair, key) for key in columns] for pair in pairs]
     many = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
     show_table(f"{many} in {seconds:.3f} s{told}", list(columns.values()), rows)
+
+
+def _cell(pair: dict[str, Any], key: str) -> object:
+    if key == "goodness" and pair["goodness_estimated"]:
+        return f"{pair[key]:.3f}, {pair['goodness_low']:.3f} to {pair['goodness_high']:.3f}"
+    return " ".join(pair[key]) if isinstance(pair[key], list) else pair[key]
 
 
 @app.command("gate", rich_help_panel=NETWORK)

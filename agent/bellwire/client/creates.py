@@ -46,7 +46,9 @@ def readout(wanted: str | Readout) -> Readout:
 class HeraldedPair:
     """A pair that both of its ends have confirmed.
 
-    `confirmation_ns` is how long it took from the herald at the first end until that end knew of both.
+    `goodness` is its expected fidelity: from `goodness_low` to `goodness_high` where the ends have estimated it from test
+    rounds (`goodness_estimated`), as configured otherwise. `confirmation_ns` is how long it took from the herald at the first
+    end until that end knew of both.
     """
 
     pair_id: PairId
@@ -54,6 +56,9 @@ class HeraldedPair:
     bell_state: BellState
     sequence_number: int
     goodness: float
+    goodness_low: float
+    goodness_high: float
+    goodness_estimated: bool
     confirmation_ns: int
 
 
@@ -154,6 +159,9 @@ class Create:
             "bell_state": first.bell_state,
             "sequence_number": first.sequence_number,
             "goodness": min(first.goodness, second.goodness),
+            "goodness_low": min(first.goodness_low, second.goodness_low),
+            "goodness_high": max(first.goodness_high, second.goodness_high),
+            "goodness_estimated": first.goodness_estimated and second.goodness_estimated,
             "confirmation_ns": first.confirmed_ns - first.time_of_goodness_ns,
         }
         if isinstance(first, LinkOk) and isinstance(second, LinkOk):

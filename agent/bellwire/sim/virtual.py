@@ -265,6 +265,7 @@ class VirtualLink:
     attempts: int = 1
     goodness: float = 1.0
     pair_time_ns: int = 0
+    test_every: int = 0
 
     def settings(self, end: NodeId) -> LinkSettings:
         """What the agent at an end is told of it."""
@@ -278,6 +279,7 @@ class VirtualLink:
             attempts=self.attempts,
             goodness=self.goodness,
             pair_time_ns=self.pair_time_ns,
+            test_every=self.test_every,
         )
 
     def served(self) -> StationLink:

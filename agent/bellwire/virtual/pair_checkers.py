@@ -200,6 +200,8 @@ class OneFrame(Checker):
             self._heralded(node, PairId(event.subjects[0]), WindowId(event.subjects[1]), event.detail)
         elif event.name == "PairConfirmed":
             self._confirmed(node, PairId(event.subjects[0]))
+        elif event.name == "PairCompared" and event.detail != "as expected":
+            self.violate(f"{node} finds {event.subjects[0]}, of a test round, {event.detail}")
 
     def _heralded(self, node: NodeId, pair_id: PairId, window_id: WindowId, bell_state: str) -> None:
         """Hold a herald against what the detectors and the node's own hardware saw."""

@@ -51,7 +51,8 @@ class WorkloadKind(StrEnum):
 class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
-    `link` is the preset's link model, and a window has up to `attempts` attempts; `links_per_station` links share one station.
+    `link` is the preset's link model, and a window has up to `attempts` attempts, after every
+    `test_every` windows comes a test round; `links_per_station` links share one station.
     """
 
     kind: TopologyKind
@@ -64,6 +65,7 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     preset: str = "ideal"
     link: str = "ideal"
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    test_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
     def __post_init__(self) -> None:
         if self.kind is TopologyKind.TWO_NODES and self.size != 2:
@@ -191,6 +193,7 @@ def build_network(scenario: Scenario, seed: int) -> Network:
                 station=station,
                 model=table.link,
                 attempts=table.attempts,
+                test_every=table.test_every,
             )
         )
     applications = tuple(NodeId(f"app{number}") for number in range(scenario.workload.applications))

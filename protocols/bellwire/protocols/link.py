@@ -16,6 +16,7 @@ from bellwire.protocols.ids import CreateId, NodeId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
 from bellwire.protocols.link_book import LinkBook, LinkSettings
 from bellwire.protocols.link_pairs import LinkPairs
+from bellwire.protocols.link_tests import LinkTests, is_test
 from bellwire.protocols.link_windows import LinkWindows
 from bellwire.protocols.messages import LinkAccept, LinkAdd, Reply, RequestType
 from bellwire.protocols.node import Node, QubitKind
@@ -58,9 +59,19 @@ class LinkEnd:
         self.node = node
         self.settings = settings
         self.book = LinkBook(node, settings, draw)
-        self.pairs = LinkPairs(self.book, on_pair)
+        self._on_pair = on_pair
+        self.pairs = LinkPairs(self.book, self._pair_ready)
         self.windows = LinkWindows(self.book, self.pairs.heralded)
+        self.tests = LinkTests(self.book, self.create)
+        self.windows.on_opened = self.tests.window_opened
         self._creates = 0
+
+    def _pair_ready(self, request: LinkRequest, pair: PairEnd) -> None:
+        """A pair is handed over: to a test round, or to whoever is above."""
+        if is_test(request.spec):
+            self.tests.measured(pair)
+        else:
+            self._on_pair(request, pair)
 
     def create(self, spec: CreateSpec) -> LinkRequest:
         """Begin a request at this end and offer it to the other.
@@ -111,8 +122,9 @@ class LinkEnd:
     def _admit(self, spec: CreateSpec) -> None:
         if not self.node.endpoint.has_time:
             raise RequestError(ErrorCode.NORES, f"{self.node.endpoint.node} has not heard the network's time yet")
-        if spec.min_fidelity > self.settings.goodness:
-            text = f"{self.settings.link_id} gives fidelity {self.settings.goodness:g}, {spec.min_fidelity:g} was asked"
+        goodness = self.book.goodness.value
+        if spec.min_fidelity > goodness:
+            text = f"{self.settings.link_id} gives fidelity {goodness:g}, {spec.min_fidelity:g} was asked"
             raise RequestError(ErrorCode.UNSUPP, text)
         mistake = spec.local.mistake() or spec.remote.mistake()
         if mistake:

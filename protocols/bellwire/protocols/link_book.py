@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
+from bellwire.protocols.fidelity import Goodness, TestRounds
 from bellwire.protocols.herald import SCHEMES, WindowEnd
 from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId
 from bellwire.protocols.limits import MAX_NAME_CHARS, MAX_TOMBSTONES
@@ -20,7 +21,8 @@ class LinkSettings:
     """What an end is told of its link. Durations in nanoseconds on the network's clock.
 
     `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration; `pair_time_ns`
-    the mean time until one window heralds a pair, 0 when it is not known.
+    the mean time until one window heralds a pair, 0 when it is not known. After every `test_every` windows comes one for a test
+    round; 0: there are none.
     """
 
     link_id: LinkId
@@ -35,6 +37,7 @@ class LinkSettings:
     backoff_ns: int = 2_000_000
     goodness: float = 1.0
     pair_time_ns: int = 0
+    test_every: int = 0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -45,6 +48,8 @@ class LinkSettings:
             raise ValueError("goodness must lie in 0..1")
         if self.pair_time_ns < 0:
             raise ValueError("the mean time of a pair is not negative")
+        if self.test_every < 0:
+            raise ValueError("test rounds come after a number of windows, or never: 0")
 
 
 class LinkBook:
@@ -58,8 +63,14 @@ class LinkBook:
         self.requests: OrderedDict[CreateId, LinkRequest] = OrderedDict()
         self.windows: dict[WindowId, WindowEnd] = {}
         self.pairs: dict[PairId, PairEnd] = {}
+        self.rounds = TestRounds()
         self.ended: OrderedDict[str, str] = OrderedDict()
         """Why windows and pairs ended, the last ones of them."""
+
+    @property
+    def goodness(self) -> Goodness:
+        """The fidelity that pairs are expected to have: estimated once there were enough test rounds, configured until then."""
+        return self.rounds.estimate() or Goodness(value=self.settings.goodness)
 
     def bury(self, subject: str, why: str) -> None:
         """Remember how a window or a pair ended, so that a late message about it can be answered."""

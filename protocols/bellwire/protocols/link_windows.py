@@ -29,6 +29,7 @@ class LinkWindows:
         self._opened = 0
         self._backing_off = False
         self._turn = FairQueue()
+        self.on_opened: Callable[[LinkRequest], None] | None = None
         book.node.on_free.append(self.schedule)
 
     @property
@@ -84,6 +85,8 @@ class LinkWindows:
 
         for party in (settings.peer, settings.station):
             endpoint.ask(party, message, deadline_ns, opened)
+        if self.on_opened is not None:
+            self.on_opened(request)
 
     def open(self, peer: NodeId, message: HeraldOpen, number: int) -> Reply | None:
         """The primary opens a window. Without a free qubit the answer waits for one (spec 2 §3.2)."""

@@ -28,7 +28,7 @@ from bellwire.protocols.messages.link import (
     RequestType,
     Wanted,
 )
-from bellwire.protocols.messages.pair import PairConfirm, PairConfirmed, PairRelease
+from bellwire.protocols.messages.pair import PairCompared, PairConfirm, PairConfirmed, PairOutcome, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
 from bellwire.protocols.messages.session import (
     SessionAck,
@@ -65,6 +65,8 @@ MESSAGES: tuple[type[Message], ...] = (
     PairConfirm,
     PairConfirmed,
     PairRelease,
+    PairOutcome,
+    PairCompared,
     GateRequest,
     GateResult,
     GateOpen,
@@ -102,8 +104,10 @@ __all__ = [
     "LinkMeasured",
     "LinkOk",
     "Message",
+    "PairCompared",
     "PairConfirm",
     "PairConfirmed",
+    "PairOutcome",
     "PairRelease",
     "ProgramResult",
     "ProgramRun",

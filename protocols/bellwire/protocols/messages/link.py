@@ -12,6 +12,7 @@ from bellwire.protocols.ids import NodeId
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.limits import MAX_PAIRS_PER_REQUEST
 from bellwire.protocols.messages.base import (
+    Bit,
     Create,
     DurationNs,
     Link,
@@ -30,7 +31,6 @@ from bellwire.protocols.readout import IN_Z, Basis, Readout
 
 Priority = Annotated[int, Meta(ge=0, le=7)]
 Purpose = Annotated[int, Meta(ge=0, le=65_535)]
-Bit = Annotated[int, Meta(ge=0, le=1)]
 Number = Annotated[int, Meta(ge=1, le=MAX_PAIRS_PER_REQUEST)]
 
 
@@ -95,6 +95,8 @@ class LinkAdd(Wanted, frozen=True, kw_only=True, tag="link.add"):
 class Delivered(Request, frozen=True, kw_only=True):
     """What both forms of OK say of a pair: which one, of which request, how good, and when its end knew.
 
+    `goodness` is the expected fidelity: as configured, or estimated from test rounds, with its 95 % confidence interval.
+
     `time_of_goodness_ns` is when this end had its herald, `confirmed_ns` when it knew that both ends hold the pair.
     """
 
@@ -106,6 +108,9 @@ class Delivered(Request, frozen=True, kw_only=True):
     originator: bool
     bell_state: BellState
     goodness: Ratio
+    goodness_low: Ratio = 0.0
+    goodness_high: Ratio = 1.0
+    goodness_estimated: bool = False
     time_of_goodness_ns: TimeNs
     confirmed_ns: TimeNs
 
