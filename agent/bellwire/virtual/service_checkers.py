@@ -93,13 +93,14 @@ class Service(Checker):
             return
         links = self.oracle.bed.agents[node].links.values()
         held = [pair for link in links for pair in link.book.pairs.values() if pair.create_id == create_id]
-        there = []
-        for pair in held:
-            made = self.oracle.pairs.get(pair.pair_id)
-            if made is not None and made.half(node).gone_ns is None and pair.confirmed_ns:
-                there.append(pair)
+        there = [pair for pair in held if pair.confirmed_ns and not self._given_back(node, pair.pair_id)]
         if len(there) < spec.number:
             self.violate(f"{node} hands over {create_id}, of whose {spec.number} pairs {len(there)} are there")
+
+    def _given_back(self, node: NodeId, pair_id: PairId) -> bool:
+        """Whether a node has let go of its half. One that a crash took is none of its doing, and it may not know yet."""
+        made = self.oracle.pairs.get(pair_id)
+        return made is not None and made.half(node).gone_ns is not None and not made.half(node).lost
 
     def _measured(self, node: NodeId, pair_id: PairId) -> None:
         """A half that was measured for a request of type M is given back at once."""
