@@ -19,6 +19,8 @@ from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
 Seed = Annotated[int, Meta(ge=0)]
+MAX_PAIR_TIME_MS: Final = 1e12
+PairTimeMs = Annotated[float, Meta(ge=0.0, le=MAX_PAIR_TIME_MS)]
 
 QubitCount = Annotated[int, Meta(ge=0, le=MAX_QUBITS_PER_APPLICATION)]
 
@@ -34,7 +36,7 @@ class BackendTable(Table, frozen=True, kw_only=True):
 
 
 class LinkTimes(Table, frozen=True, kw_only=True):
-    """How a link is operated. See `LinkSettings`; times in milliseconds.
+    """How a link is operated. See `LinkSettings`; times in milliseconds. A test round comes after every `test_every` windows.
 
     Raises:
         ConfigError: when the scheme is not known.
@@ -47,6 +49,7 @@ class LinkTimes(Table, frozen=True, kw_only=True):
     pair_lifetime_ms: Milliseconds = 5_000.0
     backoff_ms: Milliseconds = 2.0
     lead_ms: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+    test_every: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -65,8 +68,9 @@ class DetectorsTable(Table, frozen=True, kw_only=True):
 
 
 class LinkTable(LinkTimes, frozen=True, kw_only=True):
-    """A table `[links.NAME]` of an agent. One end of a link says `primary = true`; `goodness` is its pairs' fidelity.
+    """A table `[links.NAME]` of an agent. One end of a link says `primary = true`.
 
+    `goodness` is the expected fidelity of its pairs, `pair_time_ms` the mean time until a window heralds one, 0 when not known.
     Where the scheme has bright states, `bright_states` lists what was calibrated: `[[ratio, fidelity], …]`. Where the station's
     detectors serve its links in turn, both ends say `shared_detectors = true`.
     """
@@ -75,6 +79,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
     station: Text
     primary: bool
     goodness: Ratio = 1.0
+    pair_time_ms: PairTimeMs = 0.0
     bright_states: tuple[tuple[float, float], ...] = ()
     shared_detectors: bool = False
 
@@ -97,6 +102,8 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             pair_lifetime_ns=nanoseconds(self.pair_lifetime_ms),
             backoff_ns=nanoseconds(self.backoff_ms),
             goodness=self.goodness,
+            pair_time_ns=nanoseconds(self.pair_time_ms) if self.pair_time_ms else 0,
+            test_every=self.test_every,
             bright_states=BrightStates(points=self.bright_states) if self.bright_states else None,
             lead_ns=nanoseconds(self.lead_ms),
             shared_detectors=self.shared_detectors,

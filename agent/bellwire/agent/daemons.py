@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import SystemRandom
 from typing import Protocol, TypeVar
 
 import structlog
@@ -43,7 +44,13 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
 
     def brain(endpoint: Endpoint) -> AgentBrain:
         timeout_ns = nanoseconds(config.application_timeout_ms)
-        return AgentBrain(endpoint, links, application_timeout_ns=timeout_ns, pair_storage=config.pair_storage)
+        return AgentBrain(
+            endpoint,
+            links,
+            application_timeout_ns=timeout_ns,
+            draw=SystemRandom().random,
+            pair_storage=config.pair_storage,
+        )
 
     return _node_daemon(path, config, Role.AGENT, brain, readiness)
 

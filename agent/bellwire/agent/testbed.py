@@ -14,9 +14,11 @@ from msgspec import Meta
 
 from bellwire.agent.config import (
     APPLICATION_TIMEOUT_MS,
+    MAX_PAIR_TIME_MS,
     DetectorsTable,
     LinkTable,
     LinkTimes,
+    PairTimeMs,
     QubitCount,
     Seed,
     StationLinkTable,
@@ -96,7 +98,8 @@ class TestbedLink(LinkTimes, frozen=True, kw_only=True):
 
     With scheme `direct` the station is the end that receives.
 
-    `goodness`, which is what the link promises, is the fidelity of the preset's model unless it is given.
+    `goodness`, which is what the link promises, and `pair_time_ms`, the mean time until a window heralds a pair, are those of
+    the preset's model unless they are given.
     """
 
     __test__: ClassVar[bool] = False
@@ -105,6 +108,7 @@ class TestbedLink(LinkTimes, frozen=True, kw_only=True):
     station: NodeId
     model: Text
     goodness: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    pair_time_ms: PairTimeMs | None = None
 
 
 class TestbedConfig(Table, frozen=True, kw_only=True):
@@ -210,19 +214,24 @@ class PlannedLink:
         return self.at_station.settings(self.link_id)
 
 
-def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
-    """What everybody is told of the links of a testbed."""
+def plan_links(config: TestbedConfig, preset: Preset, *, time_scale: float) -> list[PlannedLink]:
+    """What everybody is told of the links of a testbed, whose world's time runs `time_scale` times as fast as theirs."""
     shared = {name for name, station in config.stations.items() if station.detectors.sets is not None}
     return [
-        _plan_link(LinkId(name), link, preset, shared=link.station in shared) for name, link in config.links.items()
+        _plan_link(LinkId(name), link, preset, time_scale=time_scale, shared=link.station in shared)
+        for name, link in config.links.items()
     ]
 
 
-def _plan_link(label: LinkId, link: TestbedLink, preset: Preset, *, shared: bool) -> PlannedLink:
+def _plan_link(label: LinkId, link: TestbedLink, preset: Preset, *, time_scale: float, shared: bool) -> PlannedLink:
     primary, secondary = link.ends
     physics = LinkPhysics.of(preset.links[link.model])
     goodness = round(physics.fidelity_ratio, 9) if link.goodness is None else link.goodness
     bright = physics.bright_states()
+    pair_time_ms = link.pair_time_ms
+    if pair_time_ms is None:
+        rate_per_s = physics.rate_per_s(None if bright is None else bright.ratio_for(goodness)) * time_scale
+        pair_time_ms = round(1e3 / rate_per_s, 6) if rate_per_s > 1e-9 else MAX_PAIR_TIME_MS
     times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
     return PlannedLink(
         link_id=label,
@@ -235,6 +244,7 @@ def _plan_link(label: LinkId, link: TestbedLink, preset: Preset, *, shared: bool
                 station=link.station,
                 primary=end == primary,
                 goodness=goodness,
+                pair_time_ms=pair_time_ms,
                 bright_states=() if bright is None else bright.points,
                 shared_detectors=shared,
                 **times,
@@ -262,7 +272,7 @@ def virtual_testbed(
     bed = VirtualTestbed(
         preset=preset,
         nodes={NodeId(name): node for name, node in config.nodes.items()},
-        links=plan_links(config, preset),
+        links=plan_links(config, preset, time_scale=1.0),
         stations={NodeId(name): station.detectors.settings() for name, station in config.stations.items()},
         seed=config.seed if seed is None else seed,
         latency_ns=latency_ns,
@@ -321,7 +331,7 @@ class _Writer:
     ) -> None:
         self._path = path
         self._config = config
-        self._links = plan_links(config, preset)
+        self._links = plan_links(config, preset, time_scale=config.time_scale)
         self._directory = directory
         self._keys = directory / "keys"
         self._broker = broker

@@ -230,6 +230,10 @@ class LinkPhysics:
 
     @property
     def pairs_per_s(self) -> float:
-        """Mean rate of heralds in world time, recooling included; infinite for a period of 0."""
+        """Mean rate of heralds as usual, in world time, recooling included; infinite for a period of 0."""
+        return self.rate_per_s(None)
+
+    def rate_per_s(self, bright_ratio: float | None) -> float:
+        """Mean rate of heralds with a bright ratio, or as usual. Otherwise as `pairs_per_s`."""
         mean_ns = self.clock.mean_period_ns
-        return self.success_probability / mean_ns * 1e9 if mean_ns else math.inf
+        return self.heralding(bright_ratio, 0.0).success_probability / mean_ns * 1e9 if mean_ns else math.inf

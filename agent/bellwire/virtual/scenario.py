@@ -56,8 +56,9 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
     `pair_storage` of a node's storage qubits may hold halves of pairs. `link` is the preset's link model, or several that
-    links have in turn, and a window has up to `attempts` attempts. `links_per_station` links share one station, which has
-    `detectors` sets of detectors (0: some for every link) behind a switch that takes `switch_us`.
+    links have in turn, and a window has up to `attempts` attempts; after every `test_every` windows comes a test round.
+    `links_per_station` links share one station, which has `detectors` sets of detectors (0: some for every link) behind a
+    switch that takes `switch_us`.
     """
 
     kind: TopologyKind
@@ -73,6 +74,7 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     preset: str = "ideal"
     link: str | tuple[str, ...] = "ideal"
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    test_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
     def __post_init__(self) -> None:
         if self.kind is TopologyKind.TWO_NODES and self.size != 2:
@@ -103,6 +105,14 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     held_ms: Annotated[int, Meta(ge=1, le=1_000_000)] = 3_500
     hasty_permille: Permille = 200
     """Pairs of which each half is measured as soon as its own end says OK."""
+    measured_permille: Permille = 200
+    """Pairs that are asked for with type M."""
+    atomic_permille: Permille = 150
+    """Pairs of type K that are asked for all at once or not at all."""
+    consecutive_permille: Permille = 150
+    """Pairs that are asked for with no other request's between them."""
+    priorities: Annotated[int, Meta(ge=1, le=8)] = 3
+    """Pairs are asked for with a priority below this."""
     pause_ms: Annotated[float, Meta(gt=0.0, le=1e9)] = 500.0
     timeout_s: Seconds = 4.0
     pairs_at_once: Annotated[int, Meta(ge=1, le=16)] = 2
@@ -215,6 +225,7 @@ def build_network(scenario: Scenario, seed: int) -> Network:
                 model=model,
                 scheme=scheme.name,
                 attempts=table.attempts,
+                test_every=table.test_every,
                 bright_states=physics[model].bright_states(),
                 shared_detectors=bool(table.detectors) and scheme.midpoint,
             )

@@ -25,8 +25,11 @@ from bellwire.protocols.messages import (
     SessionAck,
 )
 from bellwire.protocols.node import QubitKind, failure
-from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
+from bellwire.protocols.queue import FairQueue, LinkRequest, RequestInput, RequestState
 from bellwire.protocols.timers import Timer
+
+HOPELESS: Final = (ErrorCode.UNKNOWN_ID, ErrorCode.UNSUPP)
+"""Refusals of a window that the next one would get too."""
 
 
 class _Deferred(msgspec.Struct, frozen=True):
@@ -35,10 +38,6 @@ class _Deferred(msgspec.Struct, frozen=True):
     number: int
     message: HeraldOpen
     timer: Timer
-
-
-HOPELESS: Final = (ErrorCode.UNKNOWN_ID, ErrorCode.UNSUPP)
-"""Refusals of a window that the next one would get too."""
 
 
 class LinkWindows:
@@ -52,6 +51,8 @@ class LinkWindows:
         self._deferred: OrderedDict[WindowId, _Deferred] = OrderedDict()
         self._opened = 0
         self._backing_off = False
+        self._turn = FairQueue()
+        self.on_opened: Callable[[LinkRequest], None] | None = None
         own, settings = book.node.endpoint.node, book.settings
         if settings.rule.midpoint is (settings.station in (own, settings.peer)):
             expected = "a station between the ends" if settings.rule.midpoint else "one of its ends as the station"
@@ -73,12 +74,18 @@ class LinkWindows:
             self._node.endpoint.reply(self._settings.peer, deferred.number, HeraldReady())
         if not self._settings.primary or self._backing_off or not self._node.backend_up:
             return
-        for request in sorted(self._book.requests.values(), key=lambda request: -request.spec.priority):
-            while request.state is RequestState.QUEUED and request.missing > 0:
-                qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
-                if qubit is None:
-                    return
-                self._lead(request, qubit)
+        while (request := self._turn.next(self._book.requests.values())) is not None and self._has_room(request):
+            qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
+            if qubit is None:
+                return
+            self._lead(request, qubit)
+
+    def _has_room(self, request: LinkRequest) -> bool:
+        """An exclusive request waits until no window of another is open, and an atomic one for all of its qubits at once."""
+        spec = request.spec
+        if spec.exclusive and any(window.create_id != request.create_id for window in self._book.windows.values()):
+            return False
+        return not spec.atomic or request.missing <= self._node.qubits.free(QubitKind.COMMUNICATION)
 
     def _lead(self, request: LinkRequest, qubit: QubitName) -> None:
         endpoint, settings = self._node.endpoint, self._settings
@@ -95,6 +102,7 @@ class LinkWindows:
             bright_ratio=settings.bright_ratio(request.spec.min_fidelity),
         )
         request.under_way += 1
+        self._turn.charge(request)
         self._open(message, qubit)
         deadline_ns = endpoint.now_ns + settings.window_timeout_ns
 
@@ -115,9 +123,11 @@ class LinkWindows:
 
         if settings.shared_detectors:
             endpoint.ask(settings.peer, message, deadline_ns, followed)
-            return
-        for party in self._others:
-            endpoint.ask(party, message, deadline_ns, opened)
+        else:
+            for party in self._others:
+                endpoint.ask(party, message, deadline_ns, opened)
+        if self.on_opened is not None:
+            self.on_opened(request)
 
     def wait(self, peer: NodeId, message: HeraldWait) -> Reply:
         """The station's detectors are in use: `herald.ready` will say when they are this window's (spec 2 §3.6)."""
@@ -257,6 +267,7 @@ class LinkWindows:
             window.timer.cancel()
         if window.bell_state is not None:
             self._on_herald(window, window.bell_state)
+            self._node.wake()
             return
         why = window.why or NO_HERALD
         self._node.note("WindowClosed", window.window_id, window.create_id, detail=why)
@@ -264,6 +275,7 @@ class LinkWindows:
         request = self._book.requests.get(window.create_id)
         if request is not None:
             request.under_way -= 1
+            self._turn.refund(request)
         if window.claim is not None:
             number, claim = window.claim
             error = RequestError(ErrorCode.UNKNOWN_ID, f"{claim.pair_id} is not held here: {why}")

@@ -68,6 +68,10 @@ class Qubits:
         """How many qubits of a kind are free."""
         return len(self._free[kind])
 
+    def total_of(self, kind: QubitKind) -> int:
+        """How many qubits of a kind the hardware has."""
+        return sum(each is kind for each in self._kinds.values())
+
     @property
     def total(self) -> int:
         """How many qubits the hardware has."""
@@ -205,6 +209,10 @@ class Node:
         if qubits and self.backend_up:
             self.execute([Discard(qubit=qubit) for qubit in qubits], lambda _: None)
         self.freed(*qubits)
+
+    def wake(self) -> None:
+        """At the end of this stimulus, let those go on who wait for their turn."""
+        self._freed = True
 
     def freed(self, *qubits: QubitName) -> None:
         """Note that qubits are free, when a batch of their holder's has discarded them."""

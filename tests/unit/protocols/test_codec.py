@@ -220,13 +220,15 @@ def wrong(kind: inspect.Type) -> list[Any]:
     if isinstance(kind, inspect.UnionType):
         allowed = [wrong(option) for option in kind.types]
         return [value for value in allowed[0] if all(value in other for other in allowed[1:])]
-    every = [None, True, 1, 1.5, "no such thing:", b"1", [1.5], [[{"no": "field"}]], {"no": "field"}]
+    fields_unknown = {"no": "field"}
+    every = [None, True, 1, 1.5, "no such thing:", b"1", [1.5], [[fields_unknown]], fields_unknown]
     fits: dict[type, tuple[Any, ...]] = {
         inspect.IntType: (1,),
         inspect.FloatType: (1, 1.5),
         inspect.StrType: () if getattr(kind, "pattern", None) else ("no such thing:",),
         inspect.BoolType: (True,),
         inspect.NoneType: (None,),
+        inspect.StructType: (fields_unknown,),
     }
     kept = fits.get(type(kind), ())
     return [value for value in every if not any(value is fit for fit in kept)]

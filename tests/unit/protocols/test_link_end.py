@@ -52,7 +52,9 @@ class Bob:
         self.now_ns = SECOND
         self.number = 1
         settings = LinkSettings(link_id=LINK, peer=ALICE, station=HUB, primary=False)
-        self.brain = AgentBrain(Endpoint(BOB, Role.AGENT, ONE), [settings], application_timeout_ns=SECOND)
+        self.brain = AgentBrain(
+            Endpoint(BOB, Role.AGENT, ONE), [settings], application_timeout_ns=SECOND, draw=lambda: 0.0
+        )
         kinds = [(QubitName(f"comm{number}"), QubitKind.COMMUNICATION) for number in range(qubits)]
         self.brain.node.backend_connected(kinds, self.now_ns)
         for peer, role in ((ALICE, Role.AGENT), (HUB, Role.STATION), (APP, Role.APPLICATION)):
@@ -187,7 +189,10 @@ def test_reason_of_the_greatest_length_is_passed_on_within_bounds() -> None:
     assert isinstance(ok, LinkOk)
     bob.says(APP, SessionAck(request_id=ok.request_id))
     release = PairRelease(link_id=LINK, pair_id=PairId(f"{WINDOW}/1"), reason="x" * MAX_TEXT_CHARS)
-    (expire,) = (message for message in bob.says(ALICE, release) if isinstance(message, LinkExpire))
+    assert kinds(bob.says(ALICE, release)) == [SessionAck]
+    bob.brain.node.handle_deadline(bob.now_ns)
+    (expire,) = bob.sent()
+    assert isinstance(expire, LinkExpire)
     assert len(expire.text) == MAX_TEXT_CHARS
 
 

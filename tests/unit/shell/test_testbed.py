@@ -9,7 +9,7 @@ import pytest
 
 from bellwire.agent.config import AgentConfig, StationConfig, WorldConfig
 from bellwire.agent.daemons import make_world
-from bellwire.agent.testbed import load_testbed, prepare, virtual_testbed
+from bellwire.agent.testbed import load_testbed, plan_links, prepare, virtual_testbed
 from bellwire.agent.up import locked
 from bellwire.broker.commands import BrokerFile
 from bellwire.client.config import ClientConfig
@@ -55,6 +55,22 @@ def test_prepare_two_ends_have_one_primary_and_the_same_link(tmp_path: Path) -> 
     assert alice.goodness == bob.goodness == 1.0
     station = load_config(tmp_path / "hub.toml", StationConfig).links["alice-bob"]
     assert (station.primary, station.secondary) == ("alice", "bob")
+
+
+def test_mean_time_of_a_pair_is_the_presets_on_the_clock_of_whoever_waits_for_it(tmp_path: Path) -> None:
+    """An attempt takes 100 µs and succeeds once in four; daemons live in a world that is twice as fast, virtual time in it."""
+    text = TESTBED.read_text(encoding="utf-8").replace(
+        'station = "hub"\nmodel = "ideal"', 'station = "hub"\nmodel = "lossy"'
+    )
+    path = tmp_path / "lossy.toml"
+    path.write_text(text, encoding="utf-8")
+    config, preset = load_testbed(path)
+    twice = msgspec.structs.replace(config, time_scale=2.0)
+    for time_scale, pair_time_ms in ((1.0, 0.4), (2.0, 0.2)):
+        (link,) = plan_links(config, preset, time_scale=time_scale)
+        assert {end.pair_time_ms for end in link.at_end.values()} == {pair_time_ms}
+    bed = virtual_testbed(twice, preset)
+    assert bed.agents[NodeId("alice")].links[LinkId("alice-bob")].settings.pair_time_ns == 400_000
 
 
 def test_prepare_authorizes_who_belongs_where_and_nobody_else(tmp_path: Path) -> None:

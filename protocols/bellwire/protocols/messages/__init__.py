@@ -16,16 +16,19 @@ from bellwire.protocols.messages.gate import (
 )
 from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, HeraldWait
 from bellwire.protocols.messages.link import (
+    Delivered,
     LinkAccept,
     LinkAdd,
     LinkCreate,
     LinkCreated,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     RequestType,
+    Wanted,
 )
-from bellwire.protocols.messages.pair import PairConfirm, PairConfirmed, PairRelease
+from bellwire.protocols.messages.pair import PairCompared, PairConfirm, PairConfirmed, PairOutcome, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
 from bellwire.protocols.messages.session import (
     SessionAck,
@@ -52,6 +55,7 @@ MESSAGES: tuple[type[Message], ...] = (
     LinkAdd,
     LinkAccept,
     LinkOk,
+    LinkMeasured,
     LinkErr,
     LinkExpire,
     HeraldOpen,
@@ -62,6 +66,8 @@ MESSAGES: tuple[type[Message], ...] = (
     PairConfirm,
     PairConfirmed,
     PairRelease,
+    PairOutcome,
+    PairCompared,
     GateRequest,
     GateResult,
     GateOpen,
@@ -76,6 +82,7 @@ MESSAGES: tuple[type[Message], ...] = (
 __all__ = [
     "MESSAGES",
     "SESSION_MESSAGES",
+    "Delivered",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -96,10 +103,13 @@ __all__ = [
     "LinkCreated",
     "LinkErr",
     "LinkExpire",
+    "LinkMeasured",
     "LinkOk",
     "Message",
+    "PairCompared",
     "PairConfirm",
     "PairConfirmed",
+    "PairOutcome",
     "PairRelease",
     "ProgramResult",
     "ProgramRun",
@@ -114,4 +124,5 @@ __all__ = [
     "SessionHello",
     "SessionWelcome",
     "Step",
+    "Wanted",
 ]
