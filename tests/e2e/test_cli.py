@@ -105,6 +105,18 @@ def test_entangle_json_gives_pairs_whose_halves_agree(here: Path) -> None:
         assert same == pair["bell_state"].startswith("phi"), pair
 
 
+def test_entangle_type_m_gives_bits_that_agree_in_equal_bases(here: Path) -> None:
+    options = ("--type", "M", "--basis", "xz,xyz", "--number", "60", "--priority", "3", "--consecutive", "--json")
+    done = up_with("entangle", "alice", "bob", *options)
+    assert done.returncode == 0, done.stderr
+    pairs = json.loads(done.stdout)["pairs"]
+    assert len({pair["pair_id"] for pair in pairs}) == 60
+    assert {pair["bases"][0] for pair in pairs} == {"x", "z"}
+    assert {pair["bases"][1] for pair in pairs} == {"x", "y", "z"}
+    for pair in pairs:
+        assert pair["as_expected"] is (True if pair["bases"][0] == pair["bases"][1] else None)
+
+
 def test_entangle_fidelity_out_of_reach_is_refused_in_one_line(here: Path) -> None:
     text = (EXAMPLE / "testbed.toml").read_text(encoding="utf-8")
     assert text.endswith('scheme = "any"\n')

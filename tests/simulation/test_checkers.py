@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -11,12 +11,13 @@ from bellwire.protocols.asks import Asks
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import QubitName
-from bellwire.protocols.instructions import BellState
+from bellwire.protocols.instructions import AnyInstruction, BellState, Discard, Measure
 from bellwire.protocols.link_pairs import LinkPairs
 from bellwire.protocols.link_windows import LinkWindows
 from bellwire.protocols.network_clock import NetworkClock
-from bellwire.protocols.node import QubitKind, Qubits
+from bellwire.protocols.node import CompletionHandler, Node, QubitKind, Qubits
 from bellwire.protocols.pairs import PairEnd, PairInput, PairState
+from bellwire.protocols.queue import FairQueue, LinkRequest, RequestState
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Session
 from bellwire.protocols.teleport import Half
@@ -137,12 +138,50 @@ def never_repeats(patch: Patch) -> None:
     patch.setattr(Asks, "_arm", armed)
 
 
+def hands_over_at_once(patch: Patch) -> None:
+    """An atomic request is served like any other."""
+    pair = LinkRequest.pair
+
+    def paired(self: LinkRequest, given: PairEnd) -> list[PairEnd]:
+        ready = pair(self, given)
+        if not ready:
+            ready, self.kept = self.kept, []
+        return ready
+
+    patch.setattr(LinkRequest, "pair", paired)
+
+
+def serves_in_order_of_arrival(patch: Patch) -> None:
+    """Neither priorities nor exclusive requests are heeded."""
+
+    def first(_: FairQueue, requests: Iterable[LinkRequest]) -> LinkRequest | None:
+        wanting = [each for each in requests if each.state is RequestState.QUEUED and each.missing > 0]
+        return wanting[0] if wanting else None
+
+    patch.setattr(FairQueue, "next", first)
+
+
+def keeps_what_it_measured(patch: Patch) -> None:
+    """The batch that measures for a request of type M does not discard."""
+    execute = Node.execute
+
+    def executed(self: Node, instructions: Sequence[AnyInstruction], handler: CompletionHandler) -> None:
+        if len(instructions) > 1 and isinstance(instructions[-2], Measure) and isinstance(instructions[-1], Discard):
+            instructions = instructions[:-1]
+        execute(self, instructions, handler)
+
+    patch.setattr(Node, "execute", executed)
+
+
 BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
     ("fresh-id", numbers_every_window_one, ()),
     ("ghost-pair", confirms_by_itself, LOST_REPORTS),
     ("single-use", acts_twice, ()),
     ("one-frame", misreads_the_herald, ()),
     ("exact-correction", forgets_corrections, ()),
+    ("service", hands_over_at_once, ()),
+    ("service", serves_in_order_of_arrival, ()),
+    ("service", keeps_what_it_measured, ()),
     ("termination", never_expires, ()),
     ("progress", never_repeats, LIGHT_LOSS),
     ("no-leak", keeps_what_the_dead_held, DEAD_APPLICATION),

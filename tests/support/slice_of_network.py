@@ -124,4 +124,4 @@ class Slice:
             return StationBrain(endpoint, [StationLink(link_id=LINK, primary=ALICE, secondary=BOB)])
         peer = BOB if endpoint.node == ALICE else ALICE
         settings = LinkSettings(link_id=LINK, peer=peer, station=STATION, primary=endpoint.node == ALICE, scheme="any")
-        return AgentBrain(endpoint, [settings], application_timeout_ns=1_000_000_000)
+        return AgentBrain(endpoint, [settings], application_timeout_ns=1_000_000_000, draw=lambda: 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER
 from bellwire.protocols.node import Node
@@ -15,11 +16,18 @@ from bellwire.protocols.time_sources import TimeSettings
 class StationBrain:
     """One heralding station, without its sockets and its detectors."""
 
-    def __init__(self, endpoint: Endpoint, links: Iterable[StationLink], *, time: TimeSettings | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        links: Iterable[StationLink],
+        settings: StationSettings | None = None,
+        *,
+        time: TimeSettings | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.node = Node(endpoint)
         self.time = TimePart(endpoint, time)
-        self.station = Station(self.node, links)
+        self.station = Station(self.node, links, settings)
 
     def start(self, now_ns: int) -> None:
         """Begin: greet the broker."""

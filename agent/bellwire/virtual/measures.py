@@ -39,6 +39,7 @@ class Bounds(Checker):
                 self._hold(node, f"requests of {link_id}", len(book.requests), limits.MAX_LINK_REQUESTS)
                 self._hold(node, f"deferred windows of {link_id}", link.windows.deferred, limits.MAX_LINK_REQUESTS)
                 self._hold(node, f"tombstones of {link_id}", len(book.ended), limits.MAX_TOMBSTONES)
+                self._hold(node, f"test rounds of {link_id}", len(book.rounds), limits.MAX_TEST_ROUNDS)
                 held += len(book.windows)
             self._hold(node, "windows, one for each communication qubit", held, qubits)
 

@@ -38,6 +38,7 @@ from bellwire.protocols.machine import Machine
 from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Step
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import LinkRequest
+from bellwire.protocols.readout import Readout
 from bellwire.protocols.session import Session
 from bellwire.protocols.time_node import ClockMachine
 
@@ -78,7 +79,7 @@ class FieldRow:
 
 def structs() -> dict[str, type[msgspec.Struct]]:
     """Everything that has a table of fields, by the name that its marker has."""
-    named: dict[str, type[msgspec.Struct]] = {"common": Request, "step": Step}
+    named: dict[str, type[msgspec.Struct]] = {"common": Request, "step": Step, "readout": Readout}
     tagged: tuple[type[msgspec.Struct], ...] = (*MESSAGES, *INSTRUCTIONS, *COMPLETIONS)
     for struct in tagged:
         named[str(struct.__struct_config__.tag)] = struct
@@ -100,6 +101,10 @@ def _row(field: inspect.Field) -> FieldRow:
     else:
         value = msgspec.to_builtins(field.default)
         default = "nil" if value is None else "empty" if value in ("", b"", [], ()) else str(value).lower()
+        if isinstance(value, dict):
+            default = "of its fields"
+        elif isinstance(value, list | tuple) and value:
+            default = ", ".join(map(str, value))
     return FieldRow(field.name, _type(field.type), unit, _bounds(field.type), default)
 
 

@@ -22,6 +22,9 @@ MAX_ANSWERED_REQUESTS = 2_048
 MAX_LINK_REQUESTS = 256
 """CREATE requests that one link queues."""
 
+MAX_TEST_ROUNDS = 1_024
+"""Test rounds of one link from which its fidelity is estimated: the last ones."""
+
 MAX_PAIRS_PER_REQUEST = 1_000_000
 MAX_ATTEMPTS_PER_WINDOW = 2**40
 MAX_GATES = 1_024

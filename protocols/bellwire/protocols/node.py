@@ -68,6 +68,10 @@ class Qubits:
         """How many qubits of a kind are free."""
         return len(self._free[kind])
 
+    def total_of(self, kind: QubitKind) -> int:
+        """How many qubits of a kind the hardware has."""
+        return sum(each is kind for each in self._kinds.values())
+
     @property
     def total(self) -> int:
         """How many qubits the hardware has."""
@@ -87,6 +91,9 @@ class Node:
         self.journal = journal or Journal()
         self.qubits = Qubits()
         self.backend_up = False
+        self.pair_storage = 0
+        """How many storage qubits may hold halves of pairs, moved there to free communication qubits (spec 2 §4.5)."""
+        self.stored: set[QubitName] = set()
         self.on_backend_lost: list[Callable[[str], None]] = []
         self.on_free: list[Callable[[], None]] = []
         self._freed = False
@@ -159,6 +166,7 @@ class Node:
         if self.backend_up:
             self._lose_backend("the backend began anew")
         self.qubits.reset(qubits)
+        self.stored.clear()
         self.backend_up = True
         self._freed = True
         self.note("BackendConnected")
@@ -217,8 +225,13 @@ class Node:
             self.execute([Discard(qubit=qubit) for qubit in qubits], lambda _: None)
         self.freed(*qubits)
 
+    def wake(self) -> None:
+        """At the end of this stimulus, let those go on who wait for their turn."""
+        self._freed = True
+
     def freed(self, *qubits: QubitName) -> None:
         """Note that qubits are free, when a batch of their holder's has discarded them."""
+        self.stored.difference_update(qubits)
         for qubit in qubits:
             self._freed |= self.qubits.give(qubit)
 

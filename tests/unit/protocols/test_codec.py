@@ -223,8 +223,8 @@ def wrong(kind: inspect.Type) -> list[Any]:
     if isinstance(kind, inspect.UnionType):
         allowed = [wrong(option) for option in kind.types]
         return [value for value in allowed[0] if all(value in other for other in allowed[1:])]
-    octets = b"1"
-    every = [None, True, 1, 1.5, "no such thing:", octets, [1.5], [[{"no": "field"}]], {"no": "field"}]
+    octets, fields_unknown = b"1", {"no": "field"}
+    every = [None, True, 1, 1.5, "no such thing:", octets, [1.5], [[fields_unknown]], fields_unknown]
     fits: dict[type, tuple[Any, ...]] = {
         inspect.IntType: (1,),
         inspect.FloatType: (1, 1.5),
@@ -232,6 +232,7 @@ def wrong(kind: inspect.Type) -> list[Any]:
         inspect.BytesType: (octets,),
         inspect.BoolType: (True,),
         inspect.NoneType: (None,),
+        inspect.StructType: (fields_unknown,),
     }
     kept = fits.get(type(kind), ())
     return [value for value in every if not any(value is fit for fit in kept)]

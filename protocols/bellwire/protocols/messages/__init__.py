@@ -14,18 +14,21 @@ from bellwire.protocols.messages.gate import (
     GateStatus,
     GateVariant,
 )
-from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport
+from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, HeraldWait
 from bellwire.protocols.messages.link import (
+    Delivered,
     LinkAccept,
     LinkAdd,
     LinkCreate,
     LinkCreated,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     RequestType,
+    Wanted,
 )
-from bellwire.protocols.messages.pair import PairConfirm, PairConfirmed, PairRelease
+from bellwire.protocols.messages.pair import PairCompared, PairConfirm, PairConfirmed, PairOutcome, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
 from bellwire.protocols.messages.session import (
     SessionAck,
@@ -64,15 +67,19 @@ MESSAGES: tuple[type[Message], ...] = (
     LinkAdd,
     LinkAccept,
     LinkOk,
+    LinkMeasured,
     LinkErr,
     LinkExpire,
     HeraldOpen,
+    HeraldWait,
     HeraldClose,
     HeraldReady,
     HeraldReport,
     PairConfirm,
     PairConfirmed,
     PairRelease,
+    PairOutcome,
+    PairCompared,
     GateRequest,
     GateResult,
     GateOpen,
@@ -97,6 +104,7 @@ __all__ = [
     "MESSAGES",
     "SESSION_MESSAGES",
     "ClockState",
+    "Delivered",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -110,16 +118,20 @@ __all__ = [
     "HeraldOpen",
     "HeraldReady",
     "HeraldReport",
+    "HeraldWait",
     "LinkAccept",
     "LinkAdd",
     "LinkCreate",
     "LinkCreated",
     "LinkErr",
     "LinkExpire",
+    "LinkMeasured",
     "LinkOk",
     "Message",
+    "PairCompared",
     "PairConfirm",
     "PairConfirmed",
+    "PairOutcome",
     "PairRelease",
     "ProgramResult",
     "ProgramRun",
@@ -143,4 +155,5 @@ __all__ = [
     "TimeReport",
     "TimeStatus",
     "TimeSync",
+    "Wanted",
 ]
