@@ -10,12 +10,14 @@ import pytest
 from scene import ALICE, BOB, HUB, LINK, Tap, leaks, leave
 
 from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError
+from bellwire.protocols.fidelity import Goodness
 from bellwire.protocols.herald import BrightStates
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.instructions import Arm, BellState, WindowEnded
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import HeraldOpen, HeraldReport, LinkCreate, LinkOk
 from bellwire.protocols.node import Batch
+from bellwire.protocols.readout import PAULI_BASES
 from bellwire.sim.photonics import PacketShape
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, WavePacketModel, load_preset
@@ -61,6 +63,7 @@ def joined(
     station: NodeId = HUB,
     rules: list[Rule] | None = None,
     lead_ns: int = 0,
+    pair_time_ns: int = 0,
     clocks: dict[NodeId, SkewedClock] | None = None,
     hardware: Hardware | None = None,
 ) -> VirtualTestbed:
@@ -79,6 +82,7 @@ def joined(
         goodness=physics.fidelity_ratio,
         bright_states=physics.bright_states(),
         lead_ns=lead_ns,
+        pair_time_ns=pair_time_ns,
     )
     return VirtualTestbed(
         preset=preset,
@@ -166,6 +170,49 @@ def test_request_that_asks_for_no_fidelity_gets_the_goodness_of_the_link() -> No
     assert ok.goodness == pytest.approx(true, abs=1e-4)
     usual = LinkPhysics.of(physical("single-click").links["single-click"])
     assert ok.goodness == pytest.approx(usual.fidelity_ratio, abs=1e-9)
+
+
+def test_test_rounds_estimate_what_requests_get_that_ask_for_no_fidelity() -> None:
+    """2 §4.7: other bright ratios give what was calibrated."""
+    bed = joined(physical("single-click"))
+    book = bed.agents[ALICE].links[LINK].book
+    calibrated = book.goodness()
+    assert calibrated.value == pytest.approx(book.settings.goodness)
+    assert not calibrated.estimated
+    for basis in PAULI_BASES:
+        for number in range(40):
+            book.rounds.add(basis, as_expected=number % 4 > 0)
+    assert book.goodness().estimated
+    assert book.goodness().value == pytest.approx(1 - 3 * 0.25 / 2)
+    asked = book.goodness(0.9)
+    assert asked == Goodness(value=asked.value)
+    assert asked.value == pytest.approx(0.9)
+    assert book.settings.bright_states is not None
+    assert book.best_fidelity == book.settings.bright_states.best_fidelity
+
+
+@pytest.mark.parametrize(("fidelity", "max_time_ns", "refused"), [(0.0, 11, False), (0.99, 11, True), (0.62, 8, False)])
+def test_notime_goes_by_the_bright_ratio_of_the_fidelity_asked_for(
+    fidelity: float, max_time_ns: int, refused: bool
+) -> None:
+    """2 §2.1: the link makes a pair in 10 ms as usual."""
+    bed = joined(physical("single-click"), pair_time_ns=10_000_000)
+    answers = bed.application().send(
+        ALICE, LinkCreate(peer=BOB, min_fidelity=fidelity, max_time_ns=max_time_ns * 1_000_000)
+    )
+    bed.net.run_for(1_000_000)
+    codes = [answer.code if isinstance(answer, RequestError) else None for answer in answers]
+    assert codes == [ErrorCode.NOTIME if refused else None]
+
+
+def test_mean_time_of_a_pair_goes_with_its_bright_ratio_as_the_rate_of_the_world_does() -> None:
+    physics = LinkPhysics.of(physical("single-click").links["single-click"])
+    settings = joined(physical("single-click"), pair_time_ns=10_000_000).agents[ALICE].links[LINK].settings
+    assert settings.expected_time_ns(0.0) == 10_000_000
+    for fidelity in (0.62, 0.8, 0.99):
+        ratio = settings.bright_ratio(fidelity)
+        true_ns = 10_000_000 * physics.pairs_per_s / physics.rate_per_s(ratio)
+        assert settings.expected_time_ns(fidelity) == pytest.approx(true_ns, rel=0.15)
 
 
 def test_lower_fidelity_is_faster() -> None:

@@ -58,6 +58,8 @@ _ENDS: Final = {
 _STRIKES: Final = {
     AmbushKind.LOSE: "it and every {family} message that follows it that way within {time} are lost",
     AmbushKind.CUT: "nothing else passes between the two for {time}",
+    AmbushKind.COPY: "it passes",
+    AmbushKind.CRASH_UNSENT: "its sender dies before it has sent it, and starts again {time} later",
     AmbushKind.CRASH_SENDER: "its sender dies, and starts again {time} later",
     AmbushKind.CRASH_RECEIVER: "its receiver dies when it has dealt with it, and starts again {time} later",
     AmbushKind.STALL_RECEIVER: "its receiver does nothing more for {time}, and then all of it at once",

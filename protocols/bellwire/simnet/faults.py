@@ -166,11 +166,14 @@ class AmbushKind(StrEnum):
     """What an ambush does at its moment.
 
     LOSE: the frame is lost, and so are those of its family that follow it in its direction. CUT: it is the last that passes
-    between the two. CRASH and STALL strike a participant when it has sent the frame, or has dealt with it.
+    between the two. COPY: it passes, and so does its copy. CRASH and STALL strike a participant when it has sent the frame, or
+    has dealt with it; CRASH_UNSENT before anything is sent of what it says in that moment from this frame on.
     """
 
     LOSE = "lose"
     CUT = "cut"
+    COPY = "copy"
+    CRASH_UNSENT = "crash-unsent"
     CRASH_SENDER = "crash-sender"
     CRASH_RECEIVER = "crash-receiver"
     STALL_RECEIVER = "stall-receiver"
@@ -179,13 +182,15 @@ class AmbushKind(StrEnum):
 class Ambush(Fault, frozen=True, kw_only=True, tag="ambush"):
     """Something happens at the very moment when the `nth` message of a type is sent, if that is soon after `start_ns`.
 
-    Its effect lasts for `duration_ns`. With `copy_after_ns`, another copy of the frame arrives so much later.
+    Its effect lasts for `duration_ns`. With `copy_after_ns`, another copy of the frame arrives so much later. `scene` names the
+    scene of a link's life that it is set in, if there is one.
     """
 
     kind: AmbushKind
     message: str
     nth: int = 1
     copy_after_ns: int = 0
+    scene: str = ""
 
     @property
     def end_ns(self) -> int:
@@ -195,7 +200,7 @@ class Ambush(Fault, frozen=True, kw_only=True, tag="ambush"):
     @property
     def label(self) -> str:
         """How it is counted."""
-        return f"ambush-{self.kind}"
+        return self.scene or f"ambush-{self.kind}"
 
 
 AnyFault = (
@@ -224,6 +229,8 @@ class FaultMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     crashes: int = 0
     down_ms: int = 4_000
     ambushes: int = 0
+    link_scenes: int = 0
+    """Ambushes between a herald and its confirmation, those of `LINK_SCENES`."""
     miscounts: int = 0
     world_crashes: int = 0
     notice_ms: int = 3_000
@@ -271,6 +278,22 @@ AMBUSHED: Final = {
 AMBUSH_DOUBLINGS: Final = 12
 """An ambush lasts for up to two to the power of this milliseconds, and a copy comes after up to half as many."""
 
+LINK_SCENES: Final[dict[str, tuple[tuple[AmbushKind, str], ...]]] = {
+    "lost-report": ((AmbushKind.LOSE, "herald.report"),),
+    "late-report": ((AmbushKind.LOSE, "herald.report"),),
+    "repeated-report": ((AmbushKind.COPY, "herald.report"),),
+    "crash-before-report": ((AmbushKind.CRASH_UNSENT, "herald.report"),),
+    "crash-before-confirming": ((AmbushKind.CRASH_UNSENT, "pair.confirm"), (AmbushKind.CRASH_UNSENT, "pair.confirmed")),
+    "crash-after-confirming": (
+        (AmbushKind.CRASH_SENDER, "pair.confirmed"),
+        (AmbushKind.CRASH_RECEIVER, "pair.confirmed"),
+    ),
+}
+"""What can go wrong between a herald and its confirmation by both ends, each by any of some ambushes.
+
+A late report comes when its window has closed: the frames that bring it in time are lost, a copy of the first one is not.
+"""
+
 
 def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> Plan:
     """Draw the faults of one run: all of them are over when the duration is."""
@@ -317,6 +340,8 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
         faults.append(_draw_ambush(random, len(faults) + 1, duration_ns))
     for fault in _draw_clock_faults(mix, who, random, span):
         faults.append(fault)
+    for _ in range(random.randint(0, mix.link_scenes)):
+        faults.append(_draw_link_scene(random, len(faults) + 1, duration_ns))
     return tuple(faults)
 
 
@@ -350,6 +375,10 @@ def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:
     if kind in (AmbushKind.LOSE, AmbushKind.CUT):
         lasting_ns = random.choice((lasting_ns, MILLISECOND_NS << AMBUSH_DOUBLINGS))
     copy_after_ns = random.choice((0, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS - 1)))
+    if kind is AmbushKind.COPY:
+        copy_after_ns = max(copy_after_ns, MILLISECOND_NS)
+    elif kind is AmbushKind.CRASH_UNSENT:
+        copy_after_ns = 0
     return Ambush(
         number=number,
         kind=kind,
@@ -358,6 +387,26 @@ def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:
         start_ns=random.randint(0, max(0, duration_ns - AMBUSH_NS - lasting_ns - copy_after_ns)),
         duration_ns=lasting_ns,
         copy_after_ns=copy_after_ns,
+    )
+
+
+def _draw_link_scene(random: Random, number: int, duration_ns: int) -> Ambush:
+    scene = random.choice(tuple(LINK_SCENES))
+    kind, message = random.choice(LINK_SCENES[scene])
+    lasting_ns, copy_after_ns = MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS), 0
+    if scene == "late-report":
+        lasting_ns = copy_after_ns = MILLISECOND_NS << AMBUSH_DOUBLINGS
+    elif kind is AmbushKind.COPY:
+        lasting_ns, copy_after_ns = 0, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS - 1)
+    return Ambush(
+        number=number,
+        kind=kind,
+        message=message,
+        nth=random.choice((1, 1, 2, 3)),
+        start_ns=random.randint(0, max(0, duration_ns - AMBUSH_NS - lasting_ns - copy_after_ns)),
+        duration_ns=lasting_ns,
+        copy_after_ns=copy_after_ns,
+        scene=scene,
     )
 
 

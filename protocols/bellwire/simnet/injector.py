@@ -105,9 +105,11 @@ class _Trap:
         if self._seen < self._fault.nth:
             return False
         self._strike(frame)
-        return self._fault.kind is AmbushKind.LOSE
+        return self._fault.kind in (AmbushKind.LOSE, AmbushKind.CRASH_UNSENT)
 
     def _holds(self, caught: Frame, frame: Frame) -> bool:
+        if self._fault.kind is AmbushKind.CRASH_UNSENT:
+            return (frame.sender, frame.sent_ns) == (caught.sender, caught.sent_ns)
         same = (frame.sender, frame.receiver) == (caught.sender, caught.receiver)
         if self._fault.kind is AmbushKind.LOSE:
             return same and frame.type.partition(".")[0] == caught.type.partition(".")[0]
@@ -122,7 +124,7 @@ class _Trap:
         dealt_ns = net.now_ns + net.fabric.latency_ns + 1
         if fault.kind is AmbushKind.STALL_RECEIVER:
             net.at(dealt_ns, lambda: net.stall(frame.receiver, fault.duration_ns))
-        elif fault.kind is AmbushKind.CRASH_SENDER:
+        elif fault.kind in (AmbushKind.CRASH_SENDER, AmbushKind.CRASH_UNSENT):
             self._crash(frame.sender, net.now_ns)
         elif fault.kind is AmbushKind.CRASH_RECEIVER:
             self._crash(frame.receiver, dealt_ns)

@@ -18,10 +18,12 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import LinkId, NodeId
 from bellwire.protocols.messages import Role
 from bellwire.shell.config import SessionTable, TimeTable, load_config, nanoseconds
+from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.virtual import VirtualTestbed
 from bellwire.transport.keys import AuthorizedKeys, load_public, load_secret
 
 TESTBED = Path(__file__).parents[3] / "examples" / "two-nodes" / "testbed.toml"
+STAR = TESTBED.parents[1] / "star" / "testbed.toml"
 
 
 def test_prepare_example_gives_every_part_a_file_that_its_daemon_reads(tmp_path: Path) -> None:
@@ -82,6 +84,24 @@ def test_mean_time_of_a_pair_is_the_presets_on_the_clock_of_whoever_waits_for_it
         assert {end.pair_time_ms for end in link.at_end.values()} == {pair_time_ms}
     bed = virtual_testbed(twice, preset)
     assert bed.agents[NodeId("alice")].links[LinkId("alice-bob")].settings.pair_time_ns == 400_000
+
+
+def test_mean_time_of_a_pair_is_that_of_the_goodness_that_the_link_is_given() -> None:
+    """Where there are bright states, less fidelity takes less time."""
+    config, preset = load_testbed(STAR)
+    model = msgspec.structs.replace(preset.links["single-click"], werner_fidelity=None)
+    preset = msgspec.structs.replace(preset, links={"single-click": model})
+    times_ms = []
+    for goodness in (None, 0.8):
+        link = msgspec.structs.replace(config.links["alice-dora"], goodness=goodness)
+        planned = plan_links(msgspec.structs.replace(config, links={"alice-dora": link}), preset, time_scale=1.0)
+        times_ms.append(planned[0].at_end[NodeId("alice")].pair_time_ms)
+    physics = LinkPhysics.of(model)
+    bright = physics.bright_states()
+    assert bright is not None
+    expected = [1e3 / physics.pairs_per_s, 1e3 / physics.rate_per_s(bright.ratio_for(0.8))]
+    assert times_ms == pytest.approx(expected, rel=1e-3)
+    assert times_ms[1] < times_ms[0] / 2
 
 
 def test_prepare_authorizes_who_belongs_where_and_nobody_else(tmp_path: Path) -> None:
