@@ -338,8 +338,7 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
         faults.append(Miscount(node=random.choice(who.agents), **span(duration_ns // MILLISECOND_NS)))
     for _ in range(random.randint(0, mix.ambushes)):
         faults.append(_draw_ambush(random, len(faults) + 1, duration_ns))
-    for fault in _draw_clock_faults(mix, who, random, span):
-        faults.append(fault)
+    faults.extend(_draw_clock_faults(mix, who, random, span))
     for _ in range(random.randint(0, mix.link_scenes)):
         faults.append(_draw_link_scene(random, len(faults) + 1, duration_ns))
     return tuple(faults)
