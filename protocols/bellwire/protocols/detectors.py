@@ -47,6 +47,11 @@ class Detectors:
         return sum(map(len, self._queues.values()))
 
     @property
+    def taken(self) -> int:
+        """How many windows have their turn."""
+        return len(self._taken)
+
+    @property
     def free(self) -> bool:
         """Whether a window could have its turn at once."""
         return bool(self._free) or not self.shared
@@ -58,7 +63,7 @@ class Detectors:
 
     def queue(self, link_id: LinkId, window_id: WindowId) -> int:
         """Let a window wait for its turn. Returns how many windows there are before it: 0 when its turn is now."""
-        ahead = self.waiting + len(self._taken) if not self.free else 0
+        ahead = self.waiting + self.taken if not self.free else 0
         self._queues.setdefault(link_id, deque()).append(window_id)
         return ahead
 
