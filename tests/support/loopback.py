@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction
 from bellwire.protocols.messages import Reply, Request, Role
@@ -174,6 +175,9 @@ class BackendUser:
 
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         self._answers[number].set_result(completions)
+
+    def claimed(self, claim: ClockClaim) -> None:
+        self.events.put_nowait(("claimed", claim))
 
     def lost(self, why: str) -> None:
         self.events.put_nowait(("lost", why))

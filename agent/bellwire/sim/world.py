@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -38,6 +39,7 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_BATCH_INSTRUCTIONS, MAX_ID_CHARS, MAX_TEXT_CHARS
 from bellwire.protocols.node import QubitKind
+from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.engine import DensityMatrixEngine, StateEngineCapable
 from bellwire.sim.physics import LinkPhysics, NodePhysics, QubitPhysics, gate_fidelity, noisy_gate
 from bellwire.sim.preset import Preset
@@ -75,10 +77,11 @@ class _Qubit:
 class _Node:
     """What a participant of the world has: qubits, links and open windows. A station may have links alone."""
 
-    __slots__ = ("links", "node", "physics", "qubits", "storage")
+    __slots__ = ("clock", "links", "node", "physics", "qubits", "storage")
 
     def __init__(self, node: NodeId, physics: NodePhysics | None) -> None:
         self.node = node
+        self.clock: ClockInfo | None = None
         self.physics = physics
         self.qubits: dict[QubitName, _Qubit] = {}
         self.storage: list[_Qubit] = []
@@ -123,7 +126,7 @@ class World:
         self._windows = WindowTable(time_scale=time_scale, rng=self._rng)
         self._completed: list[BatchCompleted] = []
         self._nodes: dict[NodeId, _Node] = {}
-        self._add_nodes(preset, nodes)
+        self._add_nodes(preset, nodes, seed)
         self._add_links(preset, links)
         self._handlers: dict[type, Callable[[_Node, Any], AnyCompletion]] = {
             Initialise: self._initialise,
@@ -133,10 +136,13 @@ class World:
             Cancel: self._cancel,
         }
 
-    def _add_nodes(self, preset: Preset, nodes: Sequence[WorldNode]) -> None:
+    def _add_nodes(self, preset: Preset, nodes: Sequence[WorldNode], seed: int) -> None:
         physics = {name: NodePhysics.of(model) for name, model in preset.nodes.items()}
         for spec in nodes:
             node = self._nodes[spec.node] = _Node(spec.node, physics[spec.model])
+            clock = preset.nodes[spec.model].clock
+            if clock is not None:
+                node.clock = ClockInfo.of(clock, crc32(f"{seed} {spec.node}".encode()))
             for name, kind in spec.qubits.items():
                 qubit = node.qubits[name] = _Qubit(spec.node, name, kind, physics[spec.model].kinds[kind])
                 if kind is QubitKind.STORAGE:
@@ -206,6 +212,11 @@ class World:
         """Tell which links a node is attached to, as an end or as the station, and what they are like."""
         owner = self._nodes.get(node)
         return tuple(self._link_info(node, link) for link in owner.links.values()) if owner else ()
+
+    def clock(self, node: NodeId) -> ClockInfo | None:
+        """Tell of a node's clock that disciplines itself, if it has one."""
+        owner = self._nodes.get(node)
+        return None if owner is None else owner.clock
 
     def _link_info(self, node: NodeId, link: WindowLink) -> LinkInfo:
         return LinkInfo(
