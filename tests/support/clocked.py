@@ -7,7 +7,7 @@ from importlib.resources import files
 CLOCK = """
 [nodes.ideal.clock]
 accuracy = { value = 1.0, unit = "ns", tag = "derived", source = "White Rabbit Project: sub-nanosecond accuracy" }
-jitter = { value = 13.0, unit = "ps", tag = "measured", source = "van Tour and Koelemeij, ASTERICS WP5: default switch, 1 Hz to 100 kHz" }
+jitter = { value = 13.0, unit = "ps", tag = "measured", source = "van Tour, Koelemeij, ASTERICS WP5: default switch" }
 interval = { value = 200.0, unit = "ms", tag = "assumed", source = "a test that need not wait" }
 """
 

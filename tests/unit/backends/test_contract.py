@@ -75,7 +75,7 @@ class ClockBackend(IdealBackend):
                 self.claim(self.made(now_ns - 4_000_000 + number * 1_000_000, number))
         super().submit(batch)
 
-    def made(self, local_ns: int, number: int) -> ClockClaim:  # noqa: ARG002
+    def made(self, local_ns: int, number: int) -> ClockClaim:
         return ClockClaim(state=ClockState.LOCKED, local_ns=local_ns, offset_ns=7, uncertainty_ps=900, reading_ns=5)
 
 
