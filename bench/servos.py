@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bellwire.protocols.time_servo import FILTER_LENGTH, MAX_SLEW_PPB, ClockSpec, Servo
+from bellwire.protocols.time_servo import FILTER_LENGTH, MAX_SLEW_PPB, ClockSpec, Sample, Servo
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "support"))
 from clock_world import SECOND, ClockWorld, Paths
@@ -76,10 +76,59 @@ class HardPiServo(LatestPiServo):
     hardware = True
 
 
+class KalmanServo(Servo):
+    """A Kalman filter of offset and drift, on the best exchange of every burst, all of them as noisy as they mostly are."""
+
+    noise_ns = 20_000.0
+    wander_ppb = 50.0
+    """Of its model: the drift's random walk each root second."""
+
+    def __init__(self, clock: ClockSpec) -> None:
+        super().__init__(clock)
+        self.estimate = np.zeros(2)
+        self.spread = np.zeros((2, 2))
+
+    def noise_of(self, sample: Sample) -> float:  # noqa: ARG002
+        return self.noise_ns
+
+    def take(self, sample: Sample) -> None:
+        before_ns = self._since_ns if len(self) else None
+        super().take(sample)
+        noise = self.noise_of(sample) ** 2
+        if before_ns is None:
+            self.base_ns = sample.offset_ns
+            self.spread = np.diag([noise, float(self.clock.max_drift_ppb) ** 2])
+        else:
+            passed_s = (sample.local_ns - before_ns) / SECOND
+            step = np.array([[1.0, passed_s], [0.0, 1.0]])
+            walk = self.wander_ppb**2 * np.array([[passed_s**3 / 3, passed_s**2 / 2], [passed_s**2 / 2, passed_s]])
+            self.estimate = step @ self.estimate
+            self.spread = step @ self.spread @ step.T + walk
+        gain = self.spread[:, 0] / (self.spread[0, 0] + noise)
+        self.estimate = self.estimate + gain * (sample.offset_ns - self.base_ns - self.estimate[0])
+        self.spread = self.spread - np.outer(gain, self.spread[0])
+        limit_ppb = self.clock.max_drift_ppb
+        self.drift_ppb = min(max(round(self.estimate[1]), -limit_ppb), limit_ppb)
+        self._middle_ns = self.base_ns + round(self.estimate[0])
+        self._bound_drift()
+
+
+class WeighingKalmanServo(KalmanServo):
+    """That with the noise of an exchange by its excess of delay, as least squares has it, and the wander of the worst world."""
+
+    wander_ppb = 300.0
+
+    def noise_of(self, sample: Sample) -> float:
+        least_ns = min(each.delay_ns for each in self._history)
+        return sample.delay_ns - least_ns + least_ns / 4 + 100
+
+
 SERVOS: dict[str, Callable[[ClockSpec], Servo]] = {
     "least delay of 8, PI": PiServo,
     "PI, software gains": LatestPiServo,
     "PI, hardware gains": HardPiServo,
+    "Kalman": KalmanServo,
+    "Kalman, noise by delay": WeighingKalmanServo,
     "least squares": Servo,
 }
 

@@ -77,6 +77,8 @@ class AgentBrain:
             self.links[settings.link_id] = link
             self._by_peer[settings.peer] = link
         self.time = TimePart(endpoint, time)
+        self.node.on_claim.append(self.time.claimed)
+        self.node.on_backend_lost.append(self.time.backend_lost)
         self.registers = Registers(self.node, self.find_pair)
         self.registers.on_pair_used = self._pair_used
         self.gates = Gates(self.node, self.registers, self.link_to, self.find_pair)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-COLUMNS = ("node", "state", "grandmaster", "offset", "uncertainty", "drift", "path delay")
+COLUMNS = ("node", "state", "source", "grandmaster", "offset", "uncertainty", "drift", "path delay")
 
 
 @app.command("time", rich_help_panel=NETWORK)
@@ -48,7 +48,8 @@ def time_command(
 ) -> None:
     """Show how well every node knows the network's time: its clock's offset, and how far off that may be.
 
-    The offset is the network's time less the node's own clock. The uncertainty holds the true error, whatever the paths do.
+    The offset is the network's time less the node's own clock. The uncertainty holds the true error, whatever the paths do. The
+    source `hardware` is a clock of the node's own backend that disciplines itself, such as one of White Rabbit or PPS.
     With --watch and --json every look is one line. A plot needs matplotlib: pip install 'bellwire[plot]'.
 
     Example: `bellwire time`, `bellwire time --watch`, `bellwire time alice --plot time.svg --for 60`
@@ -144,7 +145,7 @@ def _row(node: NodeId, report: TimeReport | None, at_ns: int) -> dict[str, Any]:
     return row
 
 
-SHOWN = ("source", "grandmaster", "offset_ns", "uncertainty_ns", "drift_ppb", "path_delay_ns")
+SHOWN = ("source", "grandmaster", "offset_ns", "uncertainty_ns", "uncertainty_ps", "drift_ppb", "path_delay_ns")
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -153,23 +154,26 @@ def _table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     if "source" not in row:
-        return (row["node"], row["state"], *[""] * 5)
+        return (row["node"], row["state"], *[""] * (len(COLUMNS) - 2))
     follows = bool(row["source"])
     return (
         row["node"],
         row["state"],
-        _lineage(row),
+        row["source"],
+        row["grandmaster"],
         duration(row["offset_ns"]) if row["uncertainty_ns"] is not None else "unknown",
-        f"±{duration(row['uncertainty_ns'])}" if row["uncertainty_ns"] is not None else "unknown",
+        _uncertainty(row),
         f"{row['drift_ppb'] / 1_000:.3f} ppm" if follows else "",
         "" if row["path_delay_ns"] is None else duration(row["path_delay_ns"]),
     )
 
 
-def _lineage(row: dict[str, Any]) -> str:
-    """Whose clock it is, and by whom it comes."""
-    source, grandmaster = row["source"], row["grandmaster"]
-    return grandmaster if source in ("", grandmaster) else f"{grandmaster} by {source}"
+def _uncertainty(row: dict[str, Any]) -> str:
+    """How far off the node's idea of the time may be; and its hardware's own time, where that is what it follows."""
+    if row["uncertainty_ns"] is None:
+        return "unknown"
+    own = f"±{duration(row['uncertainty_ns'])}"
+    return own if row["uncertainty_ps"] is None else f"{own} (hardware ±{row['uncertainty_ps']} ps)"
 
 
 def duration(nanoseconds: int) -> str:

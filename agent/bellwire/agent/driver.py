@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import BackendError, TransportError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import BROKER, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.node import Node, QubitKind
@@ -18,6 +19,7 @@ from bellwire.transport.connection import Connection
 from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
+from bellwire.transport.time_offer import TimeOffer, own_address
 from bellwire.transport.time_socket import TimeSocket, host_and_port
 
 BACKEND_CLOSE_S: Final = 0.5
@@ -70,6 +72,7 @@ class NodeDaemon:
         self._driver: Driver | None = None
         self._connection: Connection | None = None
         self._time_socket: TimeSocket | None = None
+        self._time_offer: TimeOffer | None = None
         brain.endpoint.on_peer_up.append(lambda peer: self._note_broker(peer, True))
         brain.endpoint.on_peer_lost.append(lambda peer, *_: self._note_broker(peer, False))
         if brain.time.node is not None:
@@ -98,6 +101,7 @@ class NodeDaemon:
         try:
             connection.start()
             self._open_time_socket()
+            self._offer_time()
             await self.backend.connect(self)
         except BaseException:
             await self._disconnect()
@@ -164,6 +168,17 @@ class NodeDaemon:
             return
         node.uses_path = True
 
+    def _offer_time(self) -> None:
+        """A source of time offers the side path too, at the address from which it reaches the broker."""
+        hub = self.brain.time.hub
+        if hub is None:
+            return
+        offer = self._time_offer = TimeOffer(hub, self._clock, self._stimulate)
+        try:
+            offer.listen(own_address(*host_and_port(self._broker_endpoint)), 0, tell_host=True)
+        except TransportError as error:
+            self._tell(f"time is given by way of the sessions alone: {error}")
+
     def _time_datagram(self, data: bytes, _address: object, arrived_ns: int) -> None:
         node = self.brain.time.node
         if node is not None:
@@ -172,6 +187,8 @@ class NodeDaemon:
     async def _disconnect(self) -> None:
         if self._time_socket is not None:
             self._time_socket.close()
+        if self._time_offer is not None:
+            self._time_offer.close()
         if self._driver is not None:
             self._driver.close()
         if self._connection is not None:
@@ -189,6 +206,10 @@ class NodeDaemon:
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         """A batch was answered."""
         self._stimulate(lambda now_ns: self.node.complete(number, completions, now_ns))
+
+    def claimed(self, claim: ClockClaim) -> None:
+        """The hardware's own clock says what the time is."""
+        self._stimulate(lambda now_ns: self.node.claimed(claim, now_ns))
 
     def lost(self, why: str) -> None:
         """The hardware is gone."""
@@ -213,6 +234,8 @@ class NodeDaemon:
     def _hand_over(self) -> None:
         if self._time_socket is not None and self.brain.time.node is not None:
             self._time_socket.send(self.brain.time.node.take_datagrams())
+        if self._time_offer is not None:
+            self._time_offer.send()
         for batch in self.node.take_batches():
             self.backend.submit(batch)
 

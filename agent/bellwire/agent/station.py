@@ -27,6 +27,8 @@ class StationBrain:
         self.endpoint = endpoint
         self.node = Node(endpoint)
         self.time = TimePart(endpoint, time)
+        self.node.on_claim.append(self.time.claimed)
+        self.node.on_backend_lost.append(self.time.backend_lost)
         self.station = Station(self.node, links, settings)
 
     def start(self, now_ns: int) -> None:

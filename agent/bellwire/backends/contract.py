@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bellwire.backends.interface import NodeBackend
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
 from bellwire.protocols.instructions import (
     AnyCompletion,
@@ -31,10 +32,16 @@ from bellwire.protocols.instructions import (
     Measured,
     WindowEnded,
 )
+from bellwire.protocols.messages import ClockState
 from bellwire.protocols.node import Batch, QubitKind, failure
+from bellwire.protocols.time_servo import ClockSpec, Servo
+from bellwire.transport.clock import local_time_ns
 
 NO_QUBIT: Final = QubitName("no-such-qubit")
 ARM_TIMEOUT_NS: Final = 50_000_000
+CLAIMS: Final = 4
+"""Claims of a clock that are looked at."""
+
 LONG_TIMEOUT_NS: Final = 3_600_000_000_000
 
 
@@ -66,6 +73,8 @@ class _Sink:
             asyncio.get_running_loop().create_future()
         )
         self.answers: dict[int, asyncio.Future[tuple[AnyCompletion, ...]]] = {}
+        self.claims: asyncio.Queue[tuple[ClockClaim, int]] = asyncio.Queue()
+        """Each with the local time at which it came."""
         self.violation: ContractViolation | None = None
         self.closed = False
 
@@ -83,6 +92,10 @@ class _Sink:
             self._violated("answered-once", f"batch {number} was answered twice")
         else:
             answer.set_result(completions)
+
+    def claimed(self, claim: ClockClaim) -> None:
+        self._open("claimed")
+        self.claims.put_nowait((claim, local_time_ns()))
 
     def lost(self, why: str) -> None:
         self._open("lost")
@@ -374,6 +387,32 @@ async def _cancel_of_unknown(check: _Check) -> None:
         raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
 
 
+async def _clock_claims_hold(check: _Check) -> None:
+    """What a clock says of itself is of the past, in order, and can be true together with what it said before."""
+    servo, last = Servo(ClockSpec()), None
+    for _ in range(CLAIMS):
+        try:
+            async with asyncio.timeout(check.timeout_s):
+                claim, at_ns = await check.sink.claims.get()
+        except TimeoutError:
+            raise ContractViolation("clock-claims", f"no claim came within {check.timeout_s:g} s") from None
+        if claim.state is not ClockState.LOCKED:
+            continue
+        if claim.local_ns > at_ns:
+            text = f"a claim of the local time {claim.local_ns} came at {at_ns}"
+            raise ContractViolation("clock-claims-are-of-the-past", text)
+        if last is not None and claim.local_ns <= last.local_ns:
+            text = f"a claim of the local time {claim.local_ns} came after one of {last.local_ns}"
+            raise ContractViolation("clock-claims-are-in-order", text)
+        if not servo.agrees(claim.sample()):
+            text = f"{claim} contradicts the claims before it"
+            raise ContractViolation("clock-claims-agree", text)
+        servo.take(claim.sample())
+        last = claim
+    if last is None:
+        raise ContractViolation("clock-claims", f"none of {CLAIMS} claims is of a clock that is locked")
+
+
 _Rule = Callable[[_Check], Awaitable[None]]
 
 _ANY: tuple[tuple[str, _Rule], ...] = (
@@ -383,6 +422,7 @@ _ANY: tuple[tuple[str, _Rule], ...] = (
     ("arm-times-out", _arm_times_out),
     ("cancel-ends-a-window", _cancel_ends_window),
 )
+_WITH_CLOCK: tuple[tuple[str, _Rule], ...] = (("clock-claims", _clock_claims_hold),)
 _WITH_QUBITS: tuple[tuple[str, _Rule], ...] = (
     ("a-free-qubit-is-refused", _free_qubit_is_refused),
     ("initialise-gives-0", _initialise_gives_0),
@@ -404,6 +444,7 @@ async def check_backend(
     timeout_s: float = 5.0,
     shots: int = 50,
     error_ratio: float = 0.1,
+    has_clock: bool = False,
 ) -> ContractReport:
     """Check a backend against the contract. Nobody else may use its qubits or its link meanwhile.
 
@@ -413,6 +454,7 @@ async def check_backend(
         timeout_s: how long connecting, closing and each batch may take.
         shots: repetitions of what is checked by its statistics; at most 80.
         error_ratio: how many of the shots may come out wrong, for real devices err.
+        has_clock: whether it has a clock that disciplines itself, which must say what the time is within `timeout_s` each time.
 
     Raises:
         ContractViolation: with the rule that does not hold.
@@ -424,7 +466,8 @@ async def check_backend(
         await check.start()
         held.append("connects")
         _check_names(check)
-        for rule, run in (*(_WITH_QUBITS if check.qubits else ()), *_ANY):
+        rules = (*(_WITH_QUBITS if check.qubits else ()), *_ANY, *(_WITH_CLOCK if has_clock else ()))
+        for rule, run in rules:
             try:
                 await run(check)
                 held.append(rule)

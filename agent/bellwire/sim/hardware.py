@@ -12,6 +12,8 @@ from bellwire.protocols.events import Event
 from bellwire.protocols.ids import NodeId, QubitName
 from bellwire.protocols.instructions import WindowEnded
 from bellwire.protocols.node import Batch, Node, QubitKind
+from bellwire.sim.clocks import SimulatedClock
+from bellwire.sim.virtual_clocks import VirtualClocks
 from bellwire.sim.world import BatchCompleted, World
 from bellwire.simnet.loop import Simnet
 
@@ -50,6 +52,7 @@ class WorldHardware:
         """Each gives the delay in nanoseconds that a node's backend has at a time."""
         self.miscounts: list[Callable[[NodeId, int], bool]] = []
         """Each tells whether a node's hardware counts one attempt too many at a time."""
+        self.clocks = VirtualClocks(net)
         self._leases: dict[NodeId, int] = {}
         self._last: dict[tuple[NodeId, str], int] = {}
         self._stirred = False
@@ -59,6 +62,10 @@ class WorldHardware:
         self.leave(name)
         self.nodes[name] = node
         node.backend_connected(qubits.items(), self.net.local_ns(name))
+        info = self.world.clock(name)
+        if info is not None:
+            lease = self._leases[name]
+            self.clocks.begin(name, SimulatedClock(info), lambda: node if self._leases[name] == lease else None)
 
     def lease(self, name: NodeId) -> int:
         """Which connection of a node's backend this is: another one holds none of the qubits of this."""

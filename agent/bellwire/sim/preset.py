@@ -1,8 +1,9 @@
 """Physics presets: the numbers of one experiment, from a TOML file.
 
 Schema. Every number is a quantity, `{ value = 0.98, unit = "1", tag = "measured", source = "Main 2025, Table 1" }`,
-whose tag is `measured`, `derived` or `assumed`. Units: `ns us ms s` for times, `m km` for lengths, `dB/km` for loss,
-`1 %` for ratios, probabilities and fidelities. An unknown key is an error. `inf` is allowed for t1 and t2.
+whose tag is `measured`, `derived` or `assumed`. Units: `ns us ms s` for times (`ps ns us ms` for short ones), `m km` for
+lengths, `dB/km` for loss, `1 %` for ratios, probabilities and fidelities. An unknown key is an error. `inf` is allowed for t1
+and t2.
 
     name = "oxford-2025"                 # letters, digits, '_', '.', '-'
     paper = "Main et al., Nature 638, 383 (2025)"
@@ -10,6 +11,10 @@ whose tag is `measured`, `derived` or `assumed`. Units: `ns us ms s` for times, 
     [nodes.alice]                        # a node model; a testbed's nodes name one
     measurement_crosstalk = {...}        # depolarising probability put on every other held storage qubit of the node
                                          #   each time one of its communication qubits is measured
+    [nodes.alice.clock]                  # a clock that disciplines itself to the network's time. May be left out
+    accuracy = {...}                     # short time: how far off it is in the mean, at most, and never the same for two
+    jitter = {...}                       # short time, root mean square
+    interval = {...}                     # time from one of its reports to the next
     [nodes.alice.communication]          # qubits that links herald into
     t1 = {...}                           # time
     t2 = {...}                           # time, at most twice t1
@@ -78,6 +83,7 @@ from bellwire.sim.quantity import (
     LENGTH_M,
     LOSS_DB_PER_KM,
     RATIO,
+    SHORT_TIME_PS,
     TIME_NS,
     MeasuredMatrix,
     ProvenanceRow,
@@ -121,12 +127,26 @@ class QubitModel(Table, frozen=True, kw_only=True):
         return number(self.t2, "t2", TIME_NS, infinite=True)
 
 
+class ClockModel(Table, frozen=True, kw_only=True):
+    """A clock of a node's hardware that disciplines itself."""
+
+    accuracy: Quantity
+    jitter: Quantity
+    interval: Quantity
+
+    def __post_init__(self) -> None:
+        number(self.accuracy, "accuracy", SHORT_TIME_PS, high=1e12)
+        number(self.jitter, "jitter", SHORT_TIME_PS, high=1e12)
+        number(self.interval, "interval", TIME_NS, low=1e6, high=1e12)
+
+
 class NodeModel(Table, frozen=True, kw_only=True):
     """Noise of one node's hardware."""
 
     communication: QubitModel
     storage: QubitModel | None = None
     measurement_crosstalk: Quantity
+    clock: ClockModel | None = None
 
     def __post_init__(self) -> None:
         number(self.measurement_crosstalk, "measurement_crosstalk", RATIO, high=1.0)

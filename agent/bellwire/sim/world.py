@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 import numpy as np
@@ -39,6 +40,7 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_BATCH_INSTRUCTIONS, MAX_ID_CHARS, MAX_TEXT_CHARS
 from bellwire.protocols.node import QubitKind
+from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.engine import DensityMatrixEngine, StateEngineCapable
 from bellwire.sim.physics import LinkPhysics, NodePhysics, QubitPhysics, gate_fidelity, noisy_gate
 from bellwire.sim.preset import Preset
@@ -76,10 +78,11 @@ class _Qubit:
 class _Node:
     """What a participant of the world has: qubits, links, detectors. A station may have links alone."""
 
-    __slots__ = ("detectors", "links", "node", "physics", "qubits", "storage")
+    __slots__ = ("clock", "detectors", "links", "node", "physics", "qubits", "storage")
 
     def __init__(self, node: NodeId, physics: NodePhysics | None) -> None:
         self.node = node
+        self.clock: ClockInfo | None = None
         self.physics = physics
         self.qubits: dict[QubitName, _Qubit] = {}
         self.storage: list[_Qubit] = []
@@ -127,7 +130,7 @@ class World:
         self._windows = WindowTable(time_scale=time_scale, rng=self._rng)
         self._completed: list[BatchCompleted] = []
         self._nodes: dict[NodeId, _Node] = {}
-        self._add_nodes(preset, nodes)
+        self._add_nodes(preset, nodes, seed)
         self._add_links(preset, links)
         for station, settings in (stations or {}).items():
             if station not in self._nodes:
@@ -141,10 +144,13 @@ class World:
             Cancel: self._cancel,
         }
 
-    def _add_nodes(self, preset: Preset, nodes: Sequence[WorldNode]) -> None:
+    def _add_nodes(self, preset: Preset, nodes: Sequence[WorldNode], seed: int) -> None:
         physics = {name: NodePhysics.of(model) for name, model in preset.nodes.items()}
         for spec in nodes:
             node = self._nodes[spec.node] = _Node(spec.node, physics[spec.model])
+            clock = preset.nodes[spec.model].clock
+            if clock is not None:
+                node.clock = ClockInfo.of(clock, crc32(f"{seed} {spec.node}".encode()))
             for name, kind in spec.qubits.items():
                 qubit = node.qubits[name] = _Qubit(spec.node, name, kind, physics[spec.model].kinds[kind])
                 if kind is QubitKind.STORAGE:
@@ -215,6 +221,11 @@ class World:
         """Tell which links a node is attached to, as an end or as the station, and what they are like."""
         owner = self._nodes.get(node)
         return tuple(self._link_info(node, link) for link in owner.links.values()) if owner else ()
+
+    def clock(self, node: NodeId) -> ClockInfo | None:
+        """Tell of a node's clock that disciplines itself, if it has one."""
+        owner = self._nodes.get(node)
+        return None if owner is None else owner.clock
 
     def _link_info(self, node: NodeId, link: WindowLink) -> LinkInfo:
         return LinkInfo(

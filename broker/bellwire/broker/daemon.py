@@ -6,12 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from secrets import token_bytes
 
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, TransportError
 from bellwire.protocols.ids import BROKER, NodeId
-from bellwire.protocols.limits import PATH_KEY_BYTES
 from bellwire.protocols.messages import Role
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
@@ -21,7 +19,8 @@ from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, load_secret
-from bellwire.transport.time_socket import TimeSocket, host_and_port
+from bellwire.transport.time_offer import TimeOffer
+from bellwire.transport.time_socket import host_and_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,8 @@ class BrokerDaemon:
         self.driver = Driver(
             self.core, noting_departures(self.hub.send, self.core, local_time_ns), local_time_ns, self._send_time
         )
-        self._time_socket = TimeSocket(self._time_datagram, local_time_ns)
+        hub = self.time.hub
+        self._time_offer = None if hub is None else TimeOffer(hub, local_time_ns, self.driver.stimulate)
         self._report = report
 
     @property
@@ -86,7 +86,7 @@ class BrokerDaemon:
         except BaseException:
             self.driver.close()
             raise
-        self._open_time_socket()
+        self._offer_time()
         self.core.begin(local_time_ns(), f"{BROKER}:start")
         self.time.start()
         self.driver.poke()
@@ -104,28 +104,23 @@ class BrokerDaemon:
     async def drop(self) -> None:
         """Stop listening without a word, as a broker that dies does."""
         self.driver.close()
-        self._time_socket.close()
+        if self._time_offer is not None:
+            self._time_offer.close()
         await self.hub.close()
 
-    def _open_time_socket(self) -> None:
+    def _offer_time(self) -> None:
         """Offer the side path of time, at the same port as everything else."""
+        if self._time_offer is None:
+            return
         try:
-            port = self._time_socket.listen(*host_and_port(self.hub.endpoint))
+            self._time_offer.listen(*host_and_port(self.hub.endpoint))
         except TransportError as error:
             if self._report is not None:
                 self._report(f"time goes by way of the sessions alone: {error}")
-            return
-        if self.time.hub is not None:
-            self.time.hub.offer_path(port, lambda: token_bytes(PATH_KEY_BYTES))
-
-    def _time_datagram(self, data: bytes, address: object, arrived_ns: int) -> None:
-        hub = self.time.hub
-        if hub is not None:
-            self.driver.stimulate(lambda now_ns: hub.receive_datagram(data, address, arrived_ns, now_ns))
 
     def _send_time(self) -> None:
-        if self.time.hub is not None:
-            self._time_socket.send(self.time.hub.take_datagrams())
+        if self._time_offer is not None:
+            self._time_offer.send()
 
     def _deliver(self, peer: NodeId, data: bytes) -> None:
         self.driver.deliver(peer, data)

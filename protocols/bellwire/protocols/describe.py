@@ -95,7 +95,7 @@ def fields(struct: type[msgspec.Struct]) -> list[FieldRow]:
 
 
 def _row(field: inspect.Field) -> FieldRow:
-    unit = "ns" if field.name.endswith("_ns") else _UNITS.get(field.name, "")
+    unit = next((unit for unit in ("ns", "ps") if field.name.endswith(f"_{unit}")), _UNITS.get(field.name, ""))
     if field.required:
         default = "required"
     else:

@@ -59,6 +59,9 @@ MAX_TIME_LEASE_NS = 3_600_000_000_000
 PATH_KEY_BYTES = 32
 """The key of a side path of time."""
 
+MAX_HOST_CHARS = 45
+"""An address of IPv4 or IPv6, as people write it."""
+
 MAX_DATAGRAM_BYTES = 1_024
 """A longer datagram on a side path is dropped unread."""
 

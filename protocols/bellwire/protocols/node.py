@@ -10,6 +10,7 @@ import msgspec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.events import Event, Journal
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Discard, Failed
 
@@ -96,6 +97,8 @@ class Node:
         self.stored: set[QubitName] = set()
         self.on_backend_lost: list[Callable[[str], None]] = []
         self.on_free: list[Callable[[], None]] = []
+        self.on_claim: list[Callable[[ClockClaim], None]] = []
+        """Told what a backend's own clock says."""
         self._freed = False
         self._batches: list[Batch] = []
         self._waiting: dict[int, tuple[CompletionHandler, int]] = {}
@@ -177,6 +180,14 @@ class Node:
         self.endpoint.begin(now_ns)
         if self.backend_up:
             self._lose_backend(why)
+        self._settle()
+
+    def claimed(self, claim: ClockClaim, now_ns: int) -> None:
+        """The backend's own clock says what the network's time is."""
+        self.endpoint.catch_up(now_ns)
+        self.endpoint.begin(now_ns, f"{self.endpoint.node}:clock")
+        for listener in self.on_claim:
+            listener(claim)
         self._settle()
 
     def close(self, now_ns: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bellwire.protocols.departures import Departure
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
+from bellwire.protocols.hardware_clock import HARDWARE, ClockClaim
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_TIME_LEASES, MIN_TIME_INTERVAL_NS
 from bellwire.protocols.messages import (
@@ -67,7 +68,7 @@ class TimeHub:
         self._node = node
         self._leases: dict[NodeId, _Lease] = {}
         self._sequence = 0
-        self._offers: tuple[int, Callable[[], bytes]] | None = None
+        self._offers: tuple[str, int, Callable[[], bytes]] | None = None
         self._paths: dict[int, NodeId] = {}
         self._path_ids = 0
         self._datagrams: list[Datagram] = []
@@ -95,9 +96,15 @@ class TimeHub:
         if self._offers is None or not message.exchanges:
             grant = TimeGrant(lease_ns=message.lease_ns)
         else:
-            port, make_key = self._offers
+            host, port, make_key = self._offers
             self._path_ids += 1
-            grant = TimeGrant(lease_ns=message.lease_ns, path_id=self._path_ids, path_port=port, path_key=make_key())
+            grant = TimeGrant(
+                lease_ns=message.lease_ns,
+                path_id=self._path_ids,
+                path_host=host,
+                path_port=port,
+                path_key=make_key(),
+            )
             lease.path = SidePath(grant.path_id, grant.path_key, Direction.TO_NODE)
             self._paths[grant.path_id] = peer
         lease.timer = endpoint.timers.at(first_ns, lambda: self._burst(peer, lease))
@@ -161,9 +168,12 @@ class TimeHub:
         self._datagrams.append(Datagram(lease.address, lease.path.seal(message), departure))
         return departure
 
-    def offer_path(self, port: int, make_key: Callable[[], bytes]) -> None:
-        """From now on offer a side path by UDP at a port of this host; `make_key` gives a new key of 32 random octets."""
-        self._offers = (port, make_key)
+    def offer_path(self, port: int, make_key: Callable[[], bytes], *, host: str = "") -> None:
+        """From now on offer a side path by UDP; `make_key` gives a new key of 32 random octets.
+
+        `host` is this host's address; without one it is where sessions with this participant are reached.
+        """
+        self._offers = (host, port, make_key)
 
     def take_datagrams(self) -> list[Datagram]:
         """Take the datagrams to be sent."""
@@ -225,18 +235,33 @@ class TimePart:
         if self.node is not None:
             self.node.start()
 
+    def claimed(self, claim: ClockClaim) -> None:
+        """The backend's own clock says what the time is. A grandmaster does not listen: its own clock is the network's time."""
+        if self.node is not None:
+            self.node.claimed(claim)
+
+    def backend_lost(self, _why: str) -> None:
+        """The backend is gone, and its clock with it."""
+        if self.node is not None:
+            self.node.lose_hardware()
+
     def _status(self, _: NodeId, __: TimeStatus) -> Reply:
         endpoint, node = self._endpoint, self.node
         followers = () if self.hub is None else self.hub.followers
         if node is None:
             return TimeReport(state=ClockState.LOCKED, grandmaster=endpoint.node, uncertainty_ns=0, followers=followers)
-        announcement = node.sources.announcement()
+        announcement, source = node.sources.announcement(), node.sources.chosen or NodeId("")
+        grandmaster = NodeId("") if announcement is None else announcement.grandmaster
+        claim = node.hardware.claim if node.follows_hardware else None
+        if claim is not None:
+            source, grandmaster = HARDWARE, grandmaster or endpoint.node
         return TimeReport(
             state=node.machine.state,
-            source=node.sources.chosen or NodeId(""),
-            grandmaster=NodeId("") if announcement is None else announcement.grandmaster,
+            source=source,
+            grandmaster=grandmaster,
             offset_ns=endpoint.network_time_ns() - endpoint.now_ns,
             uncertainty_ns=endpoint.clock.uncertainty_ns(endpoint.now_ns),
+            uncertainty_ps=None if claim is None else claim.uncertainty_ps,
             drift_ppb=node.servo.drift_ppb,
             path_delay_ns=node.path_delay_ns,
             followers=followers,

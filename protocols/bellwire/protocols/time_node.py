@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Final
 
 from bellwire.protocols.departures import Departure
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
+from bellwire.protocols.hardware_clock import HARDWARE, ClockClaim, HardwareClock
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import PATH_KEY_BYTES
 from bellwire.protocols.machine import Machine, Row
@@ -116,14 +118,18 @@ class _Burst:
 
 
 class TimeNode:
-    """Keeps leases with the sources, exchanges with the best of them, and steers the endpoint's clock."""
+    """Keeps leases with the sources, exchanges with the best of them, and steers the endpoint's clock.
+
+    Where the backend has a clock of its own that knows better, it follows that one.
+    """
 
     def __init__(self, endpoint: Endpoint, settings: TimeSettings) -> None:
         self.endpoint = endpoint
         self.settings = settings
         self.servo = Servo(settings.clock)
-        self.machine = ClockMachine(endpoint, self.servo, lambda: self.settings.interval_ns)
+        self.machine = ClockMachine(endpoint, self.servo, self._interval_ns)
         self.sources = Sources(endpoint.node, self.settings)
+        self.hardware = HardwareClock(settings.silence_ns)
         self.path_delay_ns: int | None = None
         self.on_state: list[Callable[[], None]] = []
         """Told whenever the state has changed."""
@@ -132,8 +138,11 @@ class TimeNode:
         """Of the Sync that came last: a copy of an earlier one would mix the times of two exchanges."""
         self._renewals: dict[NodeId, Timer] = {}
         self._watch: Timer | None = None
+        self._hardware_watch: Timer | None = None
+        self._proof: tuple[Sample, int] | None = None
+        """The best exchange of the last burst with the present source, and when that ended."""
         endpoint.hear(TimeAnnounce, self._announced)
-        self._path: tuple[SidePath, int] | None = None
+        self._path: tuple[SidePath, int | tuple[str, int]] | None = None
         self._datagrams: list[Datagram] = []
         self.uses_path = False
         """Whether a transport takes datagrams: it says so."""
@@ -146,7 +155,8 @@ class TimeNode:
     def start(self) -> None:
         """Begin to look for sources."""
         for node in self.settings.sources:
-            self.endpoint.keep_session(node)
+            if node != HARDWARE:
+                self.endpoint.keep_session(node)
 
     # Leases.
 
@@ -201,19 +211,24 @@ class TimeNode:
         self._path = None
         if self.uses_path and grant.path_port and len(grant.path_key) == PATH_KEY_BYTES:
             path = SidePath(grant.path_id, grant.path_key, Direction.TO_SOURCE)
-            self._path = (path, grant.path_port)
+            if not grant.path_host:
+                self._path = (path, grant.path_port)
+            elif _is_address(grant.path_host):
+                self._path = (path, (grant.path_host, grant.path_port))
+            else:
+                return
             self._send(None)
 
     def _send(self, message: TimeDelayReq | None) -> Departure:
         """Send a datagram; an empty one tells the source where this node is reached."""
         assert self._path is not None
-        path, port = self._path
+        path, address = self._path
         departure = Departure(self.endpoint.now_ns)
-        self._datagrams.append(Datagram(port, path.seal(message), departure))
+        self._datagrams.append(Datagram(address, path.seal(message), departure))
         return departure
 
     def take_datagrams(self) -> list[Datagram]:
-        """Take the datagrams to be sent, each with the source's port as its address."""
+        """Take the datagrams to be sent, each to a host and port, or to a port of the host where the session goes."""
         datagrams, self._datagrams = self._datagrams, []
         return datagrams
 
@@ -238,6 +253,7 @@ class TimeNode:
         if chosen == before:
             return
         self._burst = _Burst()
+        self._proof = None
         self._last_sequence = 0
         self._path = None
         if before is not None and not self.sources.is_heard(before, self.endpoint.now_ns):
@@ -260,6 +276,7 @@ class TimeNode:
     def _silent(self) -> None:
         """No burst has come to an end for long: the source is none, whatever it says of itself."""
         chosen = self.sources.chosen
+        self._proof = None
         if chosen is not None:
             self.sources.lost(chosen)
             self._choose()
@@ -325,18 +342,101 @@ class TimeNode:
             return
         self.path_delay_ns = best.delay_ns
         self._look_out()
+        self._proof = (best, self.endpoint.now_ns)
+        known = self.servo.best(self.endpoint.now_ns)
+        if known is not None and self.follows_hardware and self._is_better(known, best):
+            # It says less than is known, but it may say otherwise.
+            if not self.servo.agrees(best):
+                self._lose_hardware()
+                self._step(ClockInput.DISAGREES, best)
+            return
+        self._judge(best)
+
+    def _judge(self, sample: Sample) -> None:
+        """Say what a sample is to the clock."""
         if self.machine.state is ClockState.FREERUN:
             self._step(ClockInput.SOURCE)
-        if not self.servo.agrees(best):
-            self._step(ClockInput.DISAGREES, best)
+        if not self.servo.agrees(sample):
+            self._step(ClockInput.DISAGREES, sample)
         elif self.machine.state is ClockState.ACQUIRING and len(self.servo) + 1 >= self.settings.settle_bursts:
-            self._step(ClockInput.SETTLED, best)
+            self._step(ClockInput.SETTLED, sample)
         else:
-            self._step(ClockInput.AGREES, best)
+            self._step(ClockInput.AGREES, sample)
+
+    def _is_better(self, known: Sample, sample: Sample) -> bool:
+        """Whether what is known proves as much as a sample, or more."""
+        now_ns = self.endpoint.now_ns
+        return self.servo.half_ns(known, now_ns) <= self.servo.half_ns(sample, now_ns)
+
+    # The backend's own clock.
+
+    @property
+    def follows_hardware(self) -> bool:
+        """Whether it is the backend's own clock that gives the time."""
+        now_ns = self.endpoint.now_ns
+        best = self.servo.best(now_ns)
+        return best is not None and best.by_hardware and self.hardware.is_heard(now_ns)
+
+    def claimed(self, claim: ClockClaim) -> None:
+        """The backend's clock says what the time is. It counts unless an exchange knows better, or proves that it is false."""
+        now_ns, hardware = self.endpoint.now_ns, self.hardware
+        sample, proof = claim.sample(), self._proof
+        if claim.state is not ClockState.LOCKED:
+            self.lose_hardware()
+            return
+        if not hardware.is_sound(claim, now_ns):
+            return
+        if proof is not None and now_ns - proof[1] < self.settings.silence_ns:
+            if not self.servo.are_compatible(proof[0], sample):
+                self.lose_hardware()
+                return
+            best = self.servo.best(now_ns)
+            bursts = [proof[0]] if best is None or best.by_hardware else [proof[0], best]
+            if any(self._is_better(burst, sample) for burst in bursts):
+                return
+        hardware.heard(claim)
+        self._look_after_hardware()
+        if hardware.is_due(claim, self.settings.acquire_interval_ns):
+            hardware.taken(claim)
+            self._judge(sample)
+
+    def lose_hardware(self) -> None:
+        """The backend's clock gives no time any more: go on with exchanges, if there are any."""
+        if self._lose_hardware():
+            self._step(ClockInput.SILENCE)
+
+    def _lose_hardware(self) -> bool:
+        was_heard = self.hardware.claim is not None
+        self.hardware.lost()
+        if self._hardware_watch is not None:
+            self._hardware_watch.cancel()
+            self._hardware_watch = None
+        return was_heard
+
+    def _look_after_hardware(self) -> None:
+        """Notice when the backend's clock falls silent."""
+        assert self.hardware.claim is not None
+        if self._hardware_watch is not None:
+            self._hardware_watch.cancel()
+        at_ns = self.hardware.claim.local_ns + self.settings.silence_ns
+        self._hardware_watch = self.endpoint.timers.at(at_ns, self.lose_hardware)
+
+    def _interval_ns(self) -> int:
+        """How soon the next sample is to be expected."""
+        settings, now_ns = self.settings, self.endpoint.now_ns
+        if not self.hardware.is_heard(now_ns):
+            return settings.interval_ns
+        return min(max(self.hardware.spacing_ns, settings.acquire_interval_ns), settings.interval_ns)
+
+    def _is_told(self) -> bool:
+        """Whether anything still tells the time: the hardware, or bursts of the present source."""
+        now_ns, proof = self.endpoint.now_ns, self._proof
+        exchanges = proof is not None and now_ns - proof[1] < self.settings.silence_ns
+        return exchanges or self.hardware.is_heard(now_ns)
 
     def _step(self, given: ClockInput, *arguments: Sample) -> None:
         before = self.machine.state
-        if given is ClockInput.SILENCE and not self.machine.allows(given):
+        if given is ClockInput.SILENCE and (self._is_told() or not self.machine.allows(given)):
             return
         self.machine.step(given, *arguments)
         after = self.machine.state
@@ -347,3 +447,12 @@ class TimeNode:
             self._lease(chosen)
         for listener in self.on_state:
             listener()
+
+
+def _is_address(host: str) -> bool:
+    """Whether it is an address and no name, which would have to be looked up."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -33,12 +33,17 @@ class ClockSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What one exchange proves: at `local_ns`, the network's time is the own clock's plus `offset_ns` ± `half_ns`."""
+    """What one exchange proves: at `local_ns`, the network's time is the own clock's plus `offset_ns` ± `half_ns`.
+
+    Or what the node's own hardware claims, `by_hardware`, with the drift that it knows of.
+    """
 
     local_ns: int
     offset_ns: int
     half_ns: int
     delay_ns: int
+    by_hardware: bool = False
+    drift_ppb: int | None = None
 
 
 def sample_of(
@@ -88,20 +93,32 @@ class Servo:
 
     def agrees(self, sample: Sample) -> bool:
         """Whether a sample can be true together with those before it."""
-        return all(
-            abs(bound.offset_at(sample.local_ns) - sample.offset_ns) <= bound.half_at(sample.local_ns) + sample.half_ns
-            for bound in map(self._bound, self._history)
-        )
+        return all(self.are_compatible(earlier, sample) for earlier in self._history)
+
+    def are_compatible(self, earlier: Sample, later: Sample) -> bool:
+        """Whether two samples can both be true."""
+        bound = self._bound(earlier)
+        apart_ns = abs(bound.offset_at(later.local_ns) - later.offset_ns)
+        return apart_ns <= bound.half_at(later.local_ns) + later.half_ns
 
     def take(self, sample: Sample) -> None:
         """Take the best sample of a burst."""
         self._history.append(sample)
         self._fit()
 
-    def bound(self, local_ns: int) -> Bound | None:
-        """The tightest of what the last samples prove of a local time."""
+    def best(self, local_ns: int) -> Sample | None:
+        """The sample that proves the most of a local time, of the last ones."""
         recent = list(self._history)[-FILTER_LENGTH:]
-        return min((self._bound(each) for each in recent), key=lambda each: each.half_at(local_ns), default=None)
+        return min(recent, key=lambda each: self._bound(each).half_at(local_ns), default=None)
+
+    def bound(self, local_ns: int) -> Bound | None:
+        """What that sample proves."""
+        best = self.best(local_ns)
+        return None if best is None else self._bound(best)
+
+    def half_ns(self, sample: Sample, local_ns: int) -> int:
+        """How far off what a sample proves may be at a local time."""
+        return self._bound(sample).half_at(local_ns)
 
     def offset_at(self, local_ns: int) -> int:
         """The best guess of the offset at a local time: the line through the samples, within what is proved."""
@@ -154,8 +171,9 @@ class Servo:
             for weight, time, offset in zip(weights, times, offsets, strict=True)
         )
         slope = together / (spread + (BILLION / max(self.clock.max_drift_ppb, 1)) ** 2)
-        limit_ppb = self.clock.max_drift_ppb
-        self.drift_ppb = min(max(round(slope * BILLION), -limit_ppb), limit_ppb)
+        limit_ppb, claimed_ppb = self.clock.max_drift_ppb, samples[-1].drift_ppb
+        drift_ppb = round(slope * BILLION) if claimed_ppb is None else claimed_ppb
+        self.drift_ppb = min(max(drift_ppb, -limit_ppb), limit_ppb)
         self._middle_ns = base_ns + round(mean_offset - mean_time * self.drift_ppb / BILLION)
         self._bound_drift()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bellwire.protocols.hardware_clock import HARDWARE
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.limits import MAX_BURST_EXCHANGES, MAX_TIME_LEASE_NS, MIN_TIME_INTERVAL_NS
 from bellwire.protocols.messages import TimeAnnounce
@@ -22,7 +23,8 @@ UNUSABLE_CLASS = 255
 class TimeSettings:
     """From whom a participant takes the time, and how often; durations in nanoseconds (spec 4 §2.4).
 
-    Without `sources` it is a grandmaster: its own clock is the network's time.
+    Without `sources` it is a grandmaster: its own clock is the network's time. A backend's own clock is followed wherever there
+    is one; `hardware` as the only source says that there is no other.
     """
 
     sources: tuple[NodeId, ...] = (BROKER,)
@@ -72,7 +74,7 @@ class Sources:
     def __init__(self, own: NodeId, settings: TimeSettings) -> None:
         self._own = own
         self._settings = settings
-        self._sources = {node: Source(node) for node in settings.sources if node != own}
+        self._sources = {node: Source(node) for node in settings.sources if node not in (own, HARDWARE)}
         self._since_ns = 0
         self.chosen: NodeId | None = None
 

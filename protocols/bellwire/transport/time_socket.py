@@ -81,7 +81,7 @@ class TimeSocket:
             raise TransportError(f"udp {host} cannot be reached: {error.strerror or error}") from None
 
     def send(self, datagrams: Iterable[Datagram]) -> None:
-        """Send, each noted just before it leaves. An address that is a number is a port of the host that is reached."""
+        """Send, each noted just before it leaves. An address that is but a number is a port of the host that is reached."""
         if self._socket is None:
             return
         for datagram in datagrams:

@@ -12,6 +12,7 @@ from bellwire.protocols.limits import (
     INT64_MAX,
     MAX_BURST_EXCHANGES,
     MAX_DURATION_NS,
+    MAX_HOST_CHARS,
     MAX_TIME_LEASE_NS,
     MIN_TIME_INTERVAL_NS,
     PATH_KEY_BYTES,
@@ -24,6 +25,7 @@ Exchanges = Annotated[int, Meta(ge=0, le=MAX_BURST_EXCHANGES)]
 IntervalNs = Annotated[int, Meta(ge=MIN_TIME_INTERVAL_NS, le=MAX_TIME_LEASE_NS)]
 LeaseNs = Annotated[int, Meta(ge=MIN_TIME_INTERVAL_NS, le=MAX_TIME_LEASE_NS)]
 UncertaintyNs = Annotated[int, Meta(ge=0, le=MAX_DURATION_NS)]
+UncertaintyPs = Annotated[int, Meta(ge=0, le=MAX_DURATION_NS)]
 Octet = Annotated[int, Meta(ge=0, le=255)]
 
 
@@ -39,11 +41,12 @@ class ClockState(StrEnum):
 class TimeGrant(Reply, frozen=True, kw_only=True, tag="time.grant"):
     """The lease is given, from now and for `lease_ns`.
 
-    With a `path_key` the source offers a side path: UDP, at the port of its host.
+    With a `path_key` the source offers a side path: UDP, at `path_host`, or where the session is reached when that is empty.
     """
 
     lease_ns: LeaseNs
     path_id: Natural = 0
+    path_host: Annotated[str, Meta(max_length=MAX_HOST_CHARS)] = ""
     path_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
     path_key: Annotated[bytes, Meta(max_length=PATH_KEY_BYTES)] = b""
 
@@ -103,7 +106,8 @@ class TimeReport(Reply, frozen=True, kw_only=True, tag="time.report"):
     """What a participant believes of the network's time.
 
     `offset_ns` is the network's time less its own clock's, and is off by at most `uncertainty_ns` (nil while it knows
-    nothing). `followers` hold leases of it.
+    nothing). While its `source` is `hardware`, that clock's own time is off by at most `uncertainty_ps`. `followers` hold
+    leases of it.
     """
 
     state: ClockState
@@ -111,6 +115,7 @@ class TimeReport(Reply, frozen=True, kw_only=True, tag="time.report"):
     grandmaster: NodeOrNone = NodeId("")
     offset_ns: Annotated[int, Meta(ge=-INT64_MAX, le=INT64_MAX)] = 0
     uncertainty_ns: UncertaintyNs | None = None
+    uncertainty_ps: UncertaintyPs | None = None
     drift_ppb: Annotated[int, Meta(ge=-1_000_000_000, le=1_000_000_000)] = 0
     path_delay_ns: Natural | None = None
     followers: Annotated[tuple[Node, ...], Meta(max_length=1_024)] = ()
