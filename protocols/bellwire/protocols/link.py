@@ -27,6 +27,7 @@ from bellwire.protocols.session import Loss
 TOLD: Final = frozenset(
     {
         ErrorCode.UNSUPP,
+        ErrorCode.UNSYNCED,
         ErrorCode.NOTIME,
         ErrorCode.NORES,
         ErrorCode.TIMEOUT,
