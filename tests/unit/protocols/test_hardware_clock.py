@@ -257,6 +257,12 @@ def test_drift_that_the_hardware_is_wrong_about_makes_the_uncertainty_grow_by_as
     assert ages[1] > 20_000
 
 
+@pytest.mark.parametrize("offset_ns", [-6, 2**63])
+def test_claim_of_a_time_that_no_message_can_carry_cannot_be_made(offset_ns: int) -> None:
+    with pytest.raises(ValueError, match="together"):
+        ClockClaim(state=ClockState.LOCKED, local_ns=5, offset_ns=offset_ns)
+
+
 def test_grandmaster_does_not_listen_to_its_hardware() -> None:
     wire = Wire()
     endpoint = master(wire)
