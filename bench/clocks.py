@@ -26,6 +26,7 @@ from bellwire.protocols.time_servo import ClockSpec, Sample, Servo
 from bellwire.protocols.time_sources import TimeSettings
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, generate, load_public, load_secret
+from bellwire.transport.time_socket import TimeSocket
 
 NODE = NodeId("node")
 SKEW_NS = 50_000_000
@@ -35,7 +36,9 @@ SETTLED_S = 10.0
 """From when on the figures are those of a steady state."""
 
 LOOK_S = 0.01
-METHODS = ("naive", "session", "udp")
+METHODS = ("naive", "session", "plain_udp", "udp")
+"""`udp` has the stamps of the kernel, where it gives them; `plain_udp` those of the processes alone."""
+
 _BEGAN_NS = time.monotonic_ns()
 
 
@@ -76,7 +79,18 @@ class Naive(Servo):
         return error_ns * 1_000_000_000 // interval_ns
 
 
-def _broker(folder: str, pipe: Connection) -> None:
+def without_stamps() -> None:
+    """From now on let this process note arrivals itself, when it has read them."""
+
+    def arrived_ns(self: TimeSocket, ancillary: list[tuple[int, int, bytes]]) -> int:  # noqa: ARG001
+        return self._clock()
+
+    TimeSocket._arrived_ns = arrived_ns  # type: ignore[method-assign]
+
+
+def _broker(folder: str, method: str, pipe: Connection) -> None:
+    if method == "plain_udp":
+        without_stamps()
     asyncio.run(_serve(Path(folder), pipe))
 
 
@@ -92,6 +106,8 @@ async def _serve(folder: Path, pipe: Connection) -> None:
 
 
 def _node(folder: str, method: str, endpoint: str, seconds: float, pipe: Connection) -> None:
+    if method == "plain_udp":
+        without_stamps()
     pipe.send(asyncio.run(_follow(Path(folder), method, endpoint, seconds)))
 
 
@@ -114,7 +130,7 @@ async def _follow(folder: Path, method: str, endpoint: str, seconds: float) -> l
         clock=skewed_ns,
     )
     await daemon.start()
-    part.uses_path = method == "udp"
+    part.uses_path = method.endswith("udp")
     began_s, seen = time.monotonic(), []
     while (passed_s := time.monotonic() - began_s) < seconds:
         true_ns = time.monotonic_ns()
@@ -149,7 +165,7 @@ def busy_cores(number: int) -> Iterator[None]:
 def _run(folder: Path, method: str, seconds: float) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    broker = context.Process(target=_broker, args=(str(folder), there), daemon=True)
+    broker = context.Process(target=_broker, args=(str(folder), method, there), daemon=True)
     broker.start()
     endpoint, broker_offset_ns = here.recv()
     result, inner = context.Pipe()

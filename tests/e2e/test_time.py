@@ -205,17 +205,16 @@ async def test_any_source_offers_udp_and_exchanges_go_by_it(tmp_path: Path) -> N
         )
     broker = BrokerDaemon(
         BrokerConfig(
-            bind="tcp://127.0.0.1:*",
+            bind="tcp://0.0.0.0:*",
             secret_key=tmp_path / f"{BROKER}.key_secret",
             authorized_keys=tmp_path / "authorized",
         )
     )
     await broker.start()
-    nodes = [
-        node_daemon(tmp_path, broker, name, TimeSettings(sources=sources, priority=priority))
-        for name, sources, priority in ((ALICE, (), 1), (BOB, (ALICE,), None))
-    ]
-    alice, bob = nodes
+    port = broker.endpoint.rpartition(":")[2]
+    # Bob has another address for the broker: alice is not where that is.
+    alice = node_daemon(tmp_path, f"tcp://127.0.0.1:{port}", ALICE, TimeSettings(sources=(), priority=1))
+    bob = node_daemon(tmp_path, f"tcp://127.0.0.2:{port}", BOB, TimeSettings(sources=(ALICE,)))
     hub, follower = alice.brain.time.hub, bob.brain.time.node
     assert hub is not None
     assert follower is not None
@@ -232,23 +231,23 @@ async def test_any_source_offers_udp_and_exchanges_go_by_it(tmp_path: Path) -> N
 
     hub.receive_datagram = receive_datagram  # type: ignore[method-assign]
     try:
-        for node in nodes:
+        for node in (alice, bob):
             await node.start()
         async with asyncio.timeout(WAIT_S):
             await taken.wait()
         assert follower.sources.chosen == ALICE
     finally:
-        for node in nodes:
+        for node in (alice, bob):
             await node.close()
         await broker.close()
 
 
-def node_daemon(folder: Path, broker: BrokerDaemon, name: NodeId, time: TimeSettings) -> NodeDaemon:
+def node_daemon(folder: Path, broker: str, name: NodeId, time: TimeSettings) -> NodeDaemon:
     endpoint = Endpoint(name, Role.STATION, new_epoch(), clock=BROKER if time.sources else None)
     return NodeDaemon(
         StationBrain(endpoint, [], time=time),
         MockBackend({}),
-        broker_endpoint=broker.endpoint,
+        broker_endpoint=broker,
         broker_key=load_public(folder / f"{BROKER}{PUBLIC_SUFFIX}").public,
         keys=load_secret(folder / f"{name}.key_secret"),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 from clocked import clocked_preset
 from scene import ALICE, BOB, HUB, two_nodes
@@ -11,6 +14,8 @@ from bellwire.protocols.messages import ClockState, LinkCreate
 from bellwire.sim.preset import parse_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualTestbed
 from bellwire.simnet.clocks import SkewedClock
+from bellwire.virtual.run import run_seed
+from bellwire.virtual.scenario import load_scenario
 
 CLOCKS = {
     ALICE: SkewedClock(offset_ns=50_000_000, drift_ppb=50_000, since_ns=SECOND_NS),
@@ -89,6 +94,20 @@ def test_backend_that_is_lost_takes_its_clock_with_it() -> None:
     assert part is not None
     assert not part.follows_hardware
     assert part.machine.state is ClockState.LOCKED
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_faults_of_clocks_and_paths_leave_claims_true_where_nodes_have_hardware_clocks(
+    seed: int, tmp_path: Path
+) -> None:
+    """Own clocks jump and change their drift, nodes crash, the broker is lost: what nodes claim stays true."""
+    path = tmp_path / "clocked.toml"
+    path.write_text(clocked_preset(), encoding="utf-8")
+    scenario = load_scenario("clock-faults")
+    clocked = msgspec.structs.replace(scenario.topology, preset=str(path))
+    report = run_seed(msgspec.structs.replace(scenario, topology=clocked, duration_s=15.0), seed)
+    assert report.violations == []
+    assert report.pairs_made
 
 
 def test_link_whose_guard_band_only_hardware_can_hold_heralds_pairs() -> None:

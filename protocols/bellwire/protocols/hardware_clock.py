@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bellwire.protocols.ids import NodeId
-from bellwire.protocols.limits import MAX_DURATION_NS
+from bellwire.protocols.limits import INT64_MAX, MAX_DURATION_NS
 from bellwire.protocols.messages import ClockState
 from bellwire.protocols.time_servo import Sample
 
@@ -34,6 +34,8 @@ class ClockClaim:
     def __post_init__(self) -> None:
         if not 0 <= self.uncertainty_ps <= MAX_DURATION_NS or not 0 <= self.reading_ns <= MAX_DURATION_NS:
             raise ValueError(f"uncertainty_ps and reading_ns lie in 0..{MAX_DURATION_NS}")
+        if not 0 <= self.local_ns + self.offset_ns <= INT64_MAX:
+            raise ValueError(f"local_ns and offset_ns together are the network's time: they lie in 0..{INT64_MAX}")
         if self.drift_ppb is not None and abs(self.drift_ppb) > MAX_CLAIMED_DRIFT_PPB:
             raise ValueError(f"drift_ppb lies within {MAX_CLAIMED_DRIFT_PPB} of 0")
 

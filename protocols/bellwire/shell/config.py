@@ -57,8 +57,9 @@ class SessionTable(Table, frozen=True, kw_only=True):
 class TimeTable(Table, frozen=True, kw_only=True):
     """The table `[time]` of a daemon: from whom it takes the network's time, and what is promised of its own clock.
 
-    Without `sources` the daemon is a grandmaster: its own clock is the network's time. With a `priority` (0 to 255, less is
-    better, 128 for a grandmaster) it is a source for others.
+    Without `sources` the daemon is a grandmaster: its own clock is the network's time. `hardware` among them is a clock of its
+    own backend, which is followed wherever there is one; alone it says that there is no other source. With a `priority` (0 to
+    255, less is better, 128 for a grandmaster) it is a source for others.
     """
 
     sources: tuple[Text, ...] = (BROKER,)

@@ -170,8 +170,11 @@ def test_claim_that_exchanges_prove_false_is_refused_for_as_long_as_they_do() ->
     master(wire)
     alice = node(wire)
     wire.run(3 * SECOND)
+    states: list[ClockState] = []
+    assert alice.node is not None
+    alice.node.on_state.append(lambda: states.append(state(alice)))
     claims(wire, alice, 10, offset_ns=TRUE_NS + 3 * MS)
-    assert state(alice) is ClockState.LOCKED
+    assert states == []
     assert report(wire).source == BROKER
     assert abs(error_ns(wire, ALICE, BROKER)) < 10_000
     claims(wire, alice, 3)
@@ -252,6 +255,12 @@ def test_drift_that_the_hardware_is_wrong_about_makes_the_uncertainty_grow_by_as
         assert abs(wire.members[ALICE].network_time_ns() - wire.now_ns - TRUE_NS) <= ages[-1]
     assert ages[0] < 200
     assert ages[1] > 20_000
+
+
+@pytest.mark.parametrize("offset_ns", [-6, 2**63])
+def test_claim_of_a_time_that_no_message_can_carry_cannot_be_made(offset_ns: int) -> None:
+    with pytest.raises(ValueError, match="together"):
+        ClockClaim(state=ClockState.LOCKED, local_ns=5, offset_ns=offset_ns)
 
 
 def test_grandmaster_does_not_listen_to_its_hardware() -> None:

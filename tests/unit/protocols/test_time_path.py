@@ -74,6 +74,7 @@ class Bypass:
     lets: Callable[[str], bool] = lambda _: True
     wire: Wire = field(default_factory=Wire)
     passed: list[str] = field(default_factory=list)
+    host: str = ""
 
     def __post_init__(self) -> None:
         broker = self.wire.join(BROKER, role=Role.BROKER)
@@ -85,7 +86,7 @@ class Bypass:
         self.hub: TimeHub = hub
         self.node: TimeNode = node
         self.node.uses_path = True
-        self.hub.offer_path(PORT, lambda: KEY)
+        self.hub.offer_path(PORT, lambda: KEY, host=self.host)
         self.part.start()
 
     def run(self, duration_ns: int) -> None:
@@ -94,7 +95,7 @@ class Bypass:
             self.wire.run(50_000)
             now_ns = self.wire.now_ns
             for datagram in self.node.take_datagrams():
-                assert datagram.address == PORT
+                assert datagram.address == ((self.host, PORT) if self.host else PORT)
                 if self.lets("up"):
                     self.passed.append("up")
                     self.hub.receive_datagram(datagram.data, ADDRESS, now_ns, now_ns)
@@ -119,6 +120,22 @@ def test_exchange_goes_by_the_side_path_when_there_is_one() -> None:
     assert bypass.node.path_delay_ns <= 100_000
     assert bypass.uncertainty_ns < MS // 2
     assert bypass.wire.count(TimeSync) <= 4
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
+def test_source_that_says_where_it_is_is_reached_there(host: str) -> None:
+    bypass = Bypass(host=host)
+    bypass.run(SECOND)
+    assert bypass.wire.count(TimeSync) <= 4
+    assert {"up", "down"} <= set(bypass.passed)
+
+
+def test_source_that_names_a_host_is_not_looked_up() -> None:
+    """4 §3.5: it is an address, and no name."""
+    bypass = Bypass(host="cafe.example")
+    bypass.run(SECOND)
+    assert bypass.passed == []
+    assert bypass.node.machine.state is ClockState.LOCKED
 
 
 @pytest.mark.parametrize("way", ["up", "down", "neither"])
