@@ -157,7 +157,7 @@ def measure(scale: float, yardstick: dict[str, float]) -> dict[str, float]:
     rounds = max(500, int(5_000 * scale))
     plain_us = yardstick.get("native_pingpong_p50_us", yardstick["pingpong_p50_us"])
     figures: dict[str, float] = {}
-    for label, uvloop, busy_ns in (("", False, 0), ("_uvloop", True, 0), ("_uvloop_busy", True, BUSY_NS)):
+    for label, uvloop, busy_ns in (("", False, 0), ("_uvloop", True, 0), ("_busy", False, BUSY_NS)):
         if uvloop and quickest_loop() is None:
             continue
         p50, p99 = _round_trips(rounds, uvloop=uvloop, busy_ns=busy_ns)

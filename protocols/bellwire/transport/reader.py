@@ -48,12 +48,13 @@ class Reader:
         """Begin to read `socket` on the running loop; `drained` is called after every portion that was not empty.
 
         For `busy_ns` after the last message the loop does not sleep but asks again and again. That saves the time that waking
-        up takes, and costs a core.
+        up takes, and costs a core. It has no effect on uvloop, where a message that comes meanwhile was measured to be seen
+        only when the loop sleeps.
         """
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._drained = drained
-        self._busy_ns = busy_ns
+        self._busy_ns = busy_ns if isinstance(self._loop, asyncio.BaseEventLoop) else 0
         self._busy_until_ns = 0
         self._fd = int(socket.getsockopt(zmq.FD))
         self._soon: asyncio.Handle | None = None
