@@ -12,10 +12,11 @@ from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError, TransportError
 from bellwire.protocols.ids import BROKER, Epoch, GateId, LinkId, NodeId, WindowId
-from bellwire.protocols.messages import GateDone, GateOutcome, HeraldClose, Role, SessionAck
+from bellwire.protocols.messages import EventNotice, EventPublish, GateDone, GateOutcome, HeraldClose, Role, SessionAck
 from bellwire.protocols.session import Loss, SessionSettings
+from bellwire.protocols.topics import Subscriptions
 from bellwire.transport.clock import local_time_ns, new_epoch
-from bellwire.transport.connection import Connection
+from bellwire.transport.connection import MAX_WAITING, Connection
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import generate, load_public, load_secret
 
@@ -255,6 +256,72 @@ async def test_idle_participants_find_a_restarted_broker_and_each_other(network:
     await alice.up(BROKER)
     await bob.up(BROKER)
     assert isinstance(await answered(alice.ask(BOB, "first words")), GateDone)
+
+
+async def test_many_participants_find_a_restarted_broker_and_each_other(network: Network) -> None:
+    """Spec 1 §2.6: they come back at times of their own, and have not piled up greetings for it."""
+    names = [NodeId(f"n{number}") for number in range(40)]
+    broker = await network.broker(QUICK)
+    members = [network.join(name, settings=QUICK) for name in names]
+    for member in members:
+        member.serve()
+    for member in members:
+        await member.up(BROKER)
+    await broker.drop()
+    for member in members:
+        assert await member.lost(BROKER) is Loss.SILENT
+    second = await network.broker(QUICK)
+    await asyncio.gather(*(member.up(BROKER) for member in members))
+    asked = [member.ask(names[index - 1], f"g{index}") for index, member in enumerate(members)]
+    assert all(isinstance(answer, GateDone) for answer in await asyncio.gather(*map(answered, asked)))
+    assert second.hub.counters.delivered <= len(names) * (MAX_WAITING + 20)
+    assert second.hub.counters.hasty == 0
+
+
+async def test_event_published_once_reaches_every_subscriber_over_a_restart_of_the_broker(network: Network) -> None:
+    """Spec 1 §4.7."""
+    broker = await network.broker(QUICK)
+    hearers = [network.join(NodeId(f"n{number}"), settings=QUICK) for number in range(5)]
+    heard: list[asyncio.Queue[str]] = [asyncio.Queue() for _ in hearers]
+    subscribed: asyncio.Queue[Answer] = asyncio.Queue()
+    for hearer, queue in zip(hearers, heard, strict=True):
+        subscriptions = Subscriptions(hearer.core)
+
+        def listen(notice: EventNotice, queue: asyncio.Queue[str] = queue) -> None:
+            queue.put_nowait(notice.text)
+
+        subscriptions.subscribe("calibration", listen, subscribed.put_nowait)
+    publisher = network.join(ALICE, settings=QUICK)
+    for text in ("before", "after"):
+        for _ in hearers:
+            await asyncio.wait_for(subscribed.get(), PATIENCE_S)
+        event = EventPublish(topic="calibration", text=text)
+        published: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        publisher.driver.stimulate(publisher.core.begin)
+        publisher.core.ask(BROKER, event, local_time_ns() + 10**10, published.set_result)
+        publisher.driver.poke()
+        assert isinstance(await answered(published), SessionAck)
+        for queue in heard:
+            assert await asyncio.wait_for(queue.get(), PATIENCE_S) == text
+        if text == "before":
+            while not subscribed.empty():
+                subscribed.get_nowait()
+            await broker.drop()
+            await network.broker(QUICK)
+
+
+async def test_insecure_broker_says_so_and_is_refused_where_others_could_reach_it(network: Network) -> None:
+    await network.broker()
+    where = {"secret_key": network.keys / "broker.key_secret", "authorized_keys": network.keys, "insecure": True}
+    with pytest.raises(ConfigError, match="lets everybody in"):
+        BrokerDaemon(BrokerConfig(bind="tcp://0.0.0.0:*", **where))  # type: ignore[arg-type]
+    for bind, forced in (("tcp://127.0.0.1:*", False), ("tcp://0.0.0.0:*", True)):
+        said: list[str] = []
+        config = BrokerConfig(bind=bind, insecure_anywhere=forced, **where)  # type: ignore[arg-type]
+        broker = BrokerDaemon(config, said.append)
+        await broker.start()
+        await broker.close()
+        assert any(text.startswith("INSECURE") for text in said)
 
 
 async def test_peer_killed_is_lost_within_its_liveness_and_its_request_ends_by_name(network: Network) -> None:

@@ -14,7 +14,7 @@ from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_QUBITS_PER_AP
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
-from bellwire.shell.config import Milliseconds, Ratio, SessionTable, Table, Text, TimeTable, nanoseconds
+from bellwire.shell.config import LoopTable, Milliseconds, Ratio, SessionTable, Table, Text, TimeTable, nanoseconds
 
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 TimeScale = Annotated[float, Meta(gt=0.0)]
@@ -113,10 +113,11 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
 
 
 class BrokerTable(Table, frozen=True, kw_only=True):
-    """The table `[broker]`: where the broker listens, and its public key file."""
+    """The table `[broker]`: where the broker listens, its public key file, and whether it is an insecure one."""
 
     endpoint: Text
     key: Text
+    insecure: bool = False
 
 
 class NodeFile(Table, frozen=True, kw_only=True):
@@ -126,6 +127,7 @@ class NodeFile(Table, frozen=True, kw_only=True):
     broker: BrokerTable
     backend: BackendTable
     session: SessionTable = SessionTable()
+    loop: LoopTable = LoopTable()
     time: TimeTable = TimeTable()
 
 

@@ -111,10 +111,12 @@ def _node_daemon(
         make_brain(endpoint),
         backend,
         broker_endpoint=config.broker.endpoint,
-        broker_key=broker.public,
+        broker_key=None if config.broker.insecure else broker.public,
         keys=keys,
         report=structlog.get_logger().info,
         on_ready=readiness.set,
+        busy_ns=config.loop.busy_ns,
+        spin_ns=config.loop.spin_ns,
     )
 
 

@@ -6,10 +6,11 @@ import msgspec
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a broker or a world is, and its public key file."""
+    """Where a broker or a world is, its public key file, and whether it is an insecure one."""
 
     endpoint: str
     key: str
+    insecure: bool = False
 
 
 class ObserverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

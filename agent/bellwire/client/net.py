@@ -11,10 +11,13 @@ from pathlib import Path
 from bellwire.client.config import ClientConfig
 from bellwire.client.creates import Create, HeraldedPair, MeasuredPair, Pair, readout
 from bellwire.client.participant import Participant, SocketParticipant
+from bellwire.protocols.endpoint import Answer
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, CreateId, NodeId, PairId, node_id
 from bellwire.protocols.messages import (
     Delivered,
+    EventNotice,
+    EventPublish,
     GateKind,
     GateRequest,
     GateResult,
@@ -36,11 +39,14 @@ from bellwire.protocols.messages import (
     TimeStatus,
 )
 from bellwire.protocols.readout import Readout
+from bellwire.protocols.topics import Subscriptions
 from bellwire.shell.config import load_config
 from bellwire.shell.operand import check_fidelity, duration_ns, operand
 
 GRACE_S = 2.0
 """How much longer the client waits than it gave the network, so that the network's own answer comes first."""
+
+MAX_WAITING_EVENTS = 1_024
 
 MAX_EARLY_CREATES = 64
 """Requests of which an OK came before they were known to exist, that are remembered."""
@@ -54,6 +60,7 @@ class Network:
         self._creates: dict[CreateId, Create] = {}
         self._creating = 0
         endpoint = participant.endpoint
+        self._subscriptions = Subscriptions(endpoint)
         endpoint.handle(LinkOk, self._ok)
         endpoint.handle(LinkMeasured, self._ok)
         endpoint.handle(LinkErr, self._err)
@@ -63,6 +70,44 @@ class Network:
     def name(self) -> NodeId:
         """The application's own name."""
         return self._participant.endpoint.node
+
+    async def publish(self, topic: str, text: str = "", *, about: str = "", timeout_s: float = 10.0) -> None:
+        """Tell everybody who hears a topic that something has happened; `about` is the id that it is about, if any.
+
+        Raises:
+            RequestError: LIMIT when that is too much for a second, or what else the broker refuses with.
+        """
+        request = EventPublish(topic=topic, about=about, text=text)
+        await self._participant.ask(BROKER, request, SessionAck, timeout_s=timeout_s)
+
+    @asynccontextmanager
+    async def events(self, topic: str, *, timeout_s: float = 10.0) -> AsyncIterator[AsyncIterator[EventNotice]]:
+        """Hear the events of a topic while the context lasts. Of those that wait to be taken the latest 1,024 are kept.
+
+        Raises:
+            RequestError: LIMIT when there are too many topics.
+            TimeoutError: when the broker does not answer in time.
+        """
+        heard: asyncio.Queue[EventNotice] = asyncio.Queue(MAX_WAITING_EVENTS)
+        subscribed: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def listen(notice: EventNotice) -> None:
+            if heard.full():
+                heard.get_nowait()
+            heard.put_nowait(notice)
+
+        def answered(answer: Answer) -> None:
+            if not subscribed.done():
+                subscribed.set_result(answer)
+
+        self._participant.act(lambda: self._subscriptions.subscribe(topic, listen, answered))
+        try:
+            answer = await asyncio.wait_for(subscribed, timeout_s)
+            if isinstance(answer, RequestError):
+                raise answer
+            yield _each(heard)
+        finally:
+            self._participant.act(lambda: self._subscriptions.unsubscribe(topic))
 
     async def entangle(
         self, first: str, second: str, *, fidelity: float = 0.0, timeout_s: float = 10.0, priority: int = 0
@@ -324,6 +369,11 @@ class Network:
         return SessionAck()
 
 
+async def _each(heard: asyncio.Queue[EventNotice]) -> AsyncIterator[EventNotice]:
+    while True:
+        yield await heard.get()
+
+
 @asynccontextmanager
 async def connect(
     config: ClientConfig | str | os.PathLike[str], *, directory: Path | None = None, timeout_s: float = 5.0
@@ -348,6 +398,7 @@ async def connect(
         endpoint=config.broker.endpoint,
         server_key=base / config.broker.key,
         secret_key=base / config.secret_key,
+        insecure=config.broker.insecure,
     )
     network = Network(participant)
     await participant.start(timeout_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +73,12 @@ class Participant(ABC):
             if not future.done():
                 future.set_exception(error)
 
+    def act(self, action: Callable[[], None]) -> None:
+        """Do something at the endpoint, and carry what it then has to say."""
+        self.endpoint.begin(self._now_ns())
+        action()
+        self._flush()
+
     async def ask(self, peer: NodeId, request: Request, expected: type[R], *, timeout_s: float) -> R:
         """Send a request and wait for its answer.
 
@@ -114,6 +121,7 @@ class SocketParticipant(Participant):
         server_key: Path,
         secret_key: Path,
         codec: Codec | None = None,
+        insecure: bool = False,
     ) -> None:
         keys = load_secret(secret_key)
         super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec))
@@ -121,7 +129,12 @@ class SocketParticipant(Participant):
         public = load_public(server_key)
         self._refused = ""
         self._connection = Connection(
-            endpoint, keys, public.public, self._deliver, drained=self._drained, report=self._note_refusal
+            endpoint,
+            keys,
+            None if insecure else public.public,
+            self._deliver,
+            drained=self._drained,
+            report=self._note_refusal,
         )
         self._driver = Driver(self.endpoint, self._connection.send)
         self._driver.failed.add_done_callback(self._broken)

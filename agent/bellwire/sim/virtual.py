@@ -22,6 +22,7 @@ from bellwire.protocols.node import QubitKind
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
 from bellwire.protocols.time_hub import TimePart
+from bellwire.protocols.topics import Topics
 from bellwire.sim.hardware import WatcherCapable, WorldHardware
 from bellwire.sim.preset import Preset
 from bellwire.sim.topology import WorldLink, WorldNode
@@ -385,6 +386,7 @@ class VirtualTestbed:
         """Replace the broker by a later incarnation."""
         self.broker = self.endpoint(BROKER, Role.BROKER)
         TimePart(self.broker)
+        Topics(self.broker)
         self.net.add(BROKER, self.broker)
         return self.broker
 

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
+from msgspec import Meta
 
-from bellwire.shell.config import GRANDMASTER, SessionTable, Table, Text, TimeTable, load_config
+from bellwire.shell.config import GRANDMASTER, LoopTable, SessionTable, Table, Text, TimeTable, load_config
 from bellwire.shell.daemon import Readiness, serve
 from bellwire.shell.options import DAEMONS, ConfigFile, HealthFile, LogLevel, UntilEof, begin_daemon
+from bellwire.transport.members import BROKER_LIMITS, HubLimits
 
 if TYPE_CHECKING:
     from bellwire.broker.daemon import BrokerDaemon
 
 app = typer.Typer()
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Rate = Annotated[int, Meta(ge=10, le=1_000_000_000)]
+
+
+class LimitsTable(Table, frozen=True, kw_only=True):
+    """The table `[limits]`: what one participant may take of the broker, per second as far as it is a rate."""
+
+    queue: Count = BROKER_LIMITS.queue
+    rate: Rate = BROKER_LIMITS.rate
+    own_rate: Rate = BROKER_LIMITS.own_rate
+    error_rate: Rate = BROKER_LIMITS.error_rate
+
+    def limits(self) -> HubLimits:
+        """Give the limits as the hub has them."""
+        return HubLimits(queue=self.queue, rate=self.rate, own_rate=self.own_rate, error_rate=self.error_rate)
 
 
 class BrokerFile(Table, frozen=True, kw_only=True):
@@ -26,6 +44,10 @@ class BrokerFile(Table, frozen=True, kw_only=True):
     authorized_keys: Text
     session: SessionTable = SessionTable()
     time: TimeTable = GRANDMASTER
+    limits: LimitsTable = LimitsTable()
+    insecure: bool = False
+    insecure_anywhere: bool = False
+    loop: LoopTable = LoopTable()
 
 
 @app.command("broker", rich_help_panel=DAEMONS)
@@ -34,10 +56,25 @@ def broker(
     health_file: HealthFile = None,
     log_level: LogLevel = "info",
     until_eof: UntilEof = False,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Ask for no keys and encrypt nothing: whoever connects is who it says. Loopback only."
+        ),
+    ] = False,
+    insecure_anywhere: Annotated[
+        bool, typer.Option("--insecure-anywhere", help="The same, also where other machines can connect.")
+    ] = False,
 ) -> None:
     """Run a broker: it lets participants in by their keys, and carries their messages to each other.
 
-    The file holds `bind` (such as "tcp://0.0.0.0:7100"), `secret_key` and `authorized_keys` (a folder of public keys).
+    The file holds `bind` (such as "tcp://0.0.0.0:7100"), `secret_key` and `authorized_keys` (a folder of public keys). A
+    table `[limits]` says what one participant may take of the broker: `queue` (messages that wait for it), `rate` (messages
+    relayed for it per second), `own_rate` (messages to the broker) and `error_rate`. In a table
+    `[loop]`, `busy_poll_us` spends a core on latency.
+
+    `insecure = true` or --insecure is for measuring and for wire captures on one machine. The others then need `insecure =
+    true` in their table `[broker]`.
     """
     from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
 
@@ -50,6 +87,11 @@ def broker(
         authorized_keys=base / Path(file.authorized_keys),
         session=file.session.settings(),
         time=file.time.settings(),
+        limits=file.limits.limits(),
+        insecure=insecure or insecure_anywhere or file.insecure or file.insecure_anywhere,
+        insecure_anywhere=insecure_anywhere or file.insecure_anywhere,
+        busy_ns=file.loop.busy_ns,
+        spin_ns=file.loop.spin_ns,
     )
 
     async def make(readiness: Readiness) -> _ReadyBroker:

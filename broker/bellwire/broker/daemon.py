@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,24 +15,38 @@ from bellwire.protocols.messages import Role
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
 from bellwire.protocols.time_sources import TimeSettings
+from bellwire.protocols.topics import Topics
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
-from bellwire.transport.hub import Hub
+from bellwire.transport.hub import Hub, is_loopback
 from bellwire.transport.keys import AuthorizedKeys, load_secret
+from bellwire.transport.members import BROKER_LIMITS, HubLimits
 from bellwire.transport.time_offer import TimeOffer
 from bellwire.transport.time_socket import host_and_port
+
+INSECURE = "INSECURE: nothing is encrypted, no key is asked for, and whoever connects has the name that it claims"
+"""What an insecure broker says when it starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
-    """What a broker needs to be told: where to listen, who it is, whom to let in."""
+    """What a broker needs to be told: where to listen, who it is, whom to let in, and how much each may take of it.
+
+    `insecure` does without keys on the wire, and then `bind` must be on this machine unless `insecure_anywhere` is set.
+    `busy_ns` is as in `bellwire.transport.reader.Reader`, `spin_ns` as in `bellwire.transport.alarm.Alarm`.
+    """
 
     bind: str
     secret_key: Path
     authorized_keys: Path
     session: SessionSettings = field(default_factory=SessionSettings)
     time: TimeSettings = field(default_factory=lambda: TimeSettings(sources=()))
+    limits: HubLimits = BROKER_LIMITS
+    insecure: bool = False
+    insecure_anywhere: bool = False
+    busy_ns: int = 0
+    spin_ns: int = 0
 
 
 class BrokerDaemon:
@@ -41,8 +56,13 @@ class BrokerDaemon:
         """Make a broker; `report` is told in one line what a person may want to know.
 
         Raises:
-            ConfigError: when a key is missing, malformed or not a broker's.
+            ConfigError: when a key is missing, malformed or not a broker's, or the broker would be insecure and reached
+                from elsewhere.
         """
+        if config.insecure and not config.insecure_anywhere and not is_loopback(config.bind):
+            raise ConfigError(
+                f"an insecure broker at {config.bind} lets everybody in: listen on 127.0.0.1, or force it"
+            )
         keys = load_secret(config.secret_key)
         if keys.role is not Role.BROKER:
             raise ConfigError(f"{config.secret_key}: is the key of the {keys.role} {keys.name}, not a broker's")
@@ -60,12 +80,16 @@ class BrokerDaemon:
             drained=self._drained,
             epoch=epoch,
             report=report,
+            limits=config.limits,
+            insecure=config.insecure,
+            busy_ns=config.busy_ns,
         )
+        self._insecure = config.insecure
         self.hub.follow(self.core)
         self.time = TimePart(self.core, config.time)
-        self.driver = Driver(
-            self.core, noting_departures(self.hub.send, self.core, local_time_ns), local_time_ns, self._send_time
-        )
+        self.topics = Topics(self.core)
+        send = noting_departures(self.hub.send, self.core, local_time_ns)
+        self.driver = Driver(self.core, send, local_time_ns, self._send_time, spin_ns=config.spin_ns)
         hub = self.time.hub
         self._time_offer = None if hub is None else TimeOffer(hub, local_time_ns, self.driver.stimulate)
         self._report = report
@@ -81,12 +105,15 @@ class BrokerDaemon:
         Raises:
             TransportError: when it cannot, because the port is in use for example.
         """
+        raise_file_limit()
         try:
             await self.hub.start()
         except BaseException:
             self.driver.close()
             raise
         self._offer_time()
+        if self._insecure and self._report is not None:
+            self._report(INSECURE)
         self.core.begin(local_time_ns(), f"{BROKER}:start")
         self.time.start()
         self.driver.poke()
@@ -131,3 +158,9 @@ class BrokerDaemon:
     def _say_goodbye(self, now_ns: int) -> None:
         self.core.begin(now_ns, f"{BROKER}:close")
         self.core.close()
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as the system allows it: every client's connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

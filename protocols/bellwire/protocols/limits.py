@@ -56,6 +56,13 @@ MIN_TIME_INTERVAL_NS = 10_000_000
 
 MAX_TIME_LEASE_NS = 3_600_000_000_000
 
+MAX_TOPICS = 4_096
+"""Topics of a broker that somebody hears."""
+
+MAX_TOPICS_PER_PEER = 64
+MAX_NOTICES_PER_S = 20_000
+"""Notices per second that the events of one publisher set off, once the first of a second has gone out."""
+
 PATH_KEY_BYTES = 32
 """The key of a side path of time."""
 

@@ -91,6 +91,27 @@ class TimeTable(Table, frozen=True, kw_only=True):
         )
 
 
+class LoopTable(Table, frozen=True, kw_only=True):
+    """The table `[loop]` of a daemon that may spend a core on latency. Microseconds.
+
+    For `busy_poll_us` after the last message it asks for the next one instead of sleeping (not on uvloop); for the last
+    `timer_spin_us` before something is due it does nothing but wait for it.
+    """
+
+    busy_poll_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+    timer_spin_us: Annotated[float, Meta(ge=0.0, le=1e3)] = 0.0
+
+    @property
+    def busy_ns(self) -> int:
+        """`busy_poll_us` in nanoseconds."""
+        return round(self.busy_poll_us * 1_000)
+
+    @property
+    def spin_ns(self) -> int:
+        """`timer_spin_us` in nanoseconds."""
+        return round(self.timer_spin_us * 1_000)
+
+
 def nanoseconds(milliseconds: float) -> int:
     """Whole nanoseconds, at least one, of the milliseconds that people write."""
     return max(1, round(milliseconds * MILLISECOND_NS))

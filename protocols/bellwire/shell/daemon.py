@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -94,7 +95,17 @@ def serve(
     Raises:
         BellwireError: whatever kept it from running.
     """
-    asyncio.run(serve_async(name, make, supervision or Supervision()))
+    with asyncio.Runner(loop_factory=quickest_loop()) as runner:
+        runner.run(serve_async(name, make, supervision or Supervision()))
+
+
+def quickest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes event loops of uvloop, where that is installed (`bellwire[fast]`), or `None` for asyncio's own."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 async def serve_async(

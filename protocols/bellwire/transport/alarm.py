@@ -1,7 +1,7 @@
 """One alarm on the event loop, more exact than the loop's own timers where the system allows.
 
 asyncio hands its timeouts to epoll in whole milliseconds, so that its timers are late by up to one. A Linux timer descriptor
-wakes the same epoll within tens of microseconds.
+wakes the same epoll within tens of microseconds. Who cannot have these either lets the alarm spin for the last of its delay.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
+
+MAX_SPIN_NS = 1_000_000
+"""The longest that an alarm spins."""
 
 _SECOND_NS = 1_000_000_000
 
@@ -25,8 +28,13 @@ class _Spec(ctypes.Structure):
 class Alarm:
     """Calls `call` once after a delay, unless it is set again or closed before."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
-        """Make an alarm on the running loop."""
+    def __init__(self, call: Callable[[], None], spin_ns: int = 0) -> None:
+        """Make an alarm on the running loop.
+
+        It wakes up `spin_ns` early and spins until it is time, while nothing else on the loop happens: at most `MAX_SPIN_NS`.
+        """
+        self._spin_ns = min(spin_ns, MAX_SPIN_NS)
+        self._due_ns = 0
         self._loop = asyncio.get_running_loop()
         self._call = call
         self._handle: asyncio.TimerHandle | None = None
@@ -36,7 +44,9 @@ class Alarm:
 
     def set(self, delay_ns: int) -> None:
         """Ring after `delay_ns`, and no more at the time that was set before."""
-        delay_ns = max(delay_ns, 1)
+        if self._spin_ns:
+            self._due_ns = time.monotonic_ns() + delay_ns
+        delay_ns = max(delay_ns - self._spin_ns, 1)
         if self._libc is not None:
             spec = _Spec(0, 0, delay_ns // _SECOND_NS, delay_ns % _SECOND_NS)
             if self._libc.timerfd_settime(self._fd, 0, ctypes.byref(spec), None) == 0:
@@ -44,7 +54,7 @@ class Alarm:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
         if self._handle is not None:
             self._handle.cancel()
-        self._handle = self._loop.call_later(delay_ns / _SECOND_NS, self._call)
+        self._handle = self._loop.call_later(delay_ns / _SECOND_NS, self._spin)
 
     def close(self) -> None:
         """Never ring again."""
@@ -62,6 +72,11 @@ class Alarm:
             os.read(self._fd, 8)
         except BlockingIOError:
             return  # set again after it rang and before the loop came here
+        self._spin()
+
+    def _spin(self) -> None:
+        while time.monotonic_ns() < self._due_ns:
+            pass
         self._call()
 
 

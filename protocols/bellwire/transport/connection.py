@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 from typing import TypeVar
 
 import zmq
@@ -16,10 +17,13 @@ from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
 from bellwire.transport.hub import MAX_WIRE_BYTES, PING_MS, SILENCE_MS
 from bellwire.transport.keys import KeyPair
-from bellwire.transport.reader import HWM, LINGER_MS, Reader
+from bellwire.transport.reader import HWM, LINGER_MS, Reader, bare_send
 
 RECONNECT_MS = 50
 RECONNECT_LIMIT_MS = 1_000
+MAX_WAITING = 64
+"""Messages that wait for a connection to stand."""
+
 _KNOWN_NAMES = 4_096
 
 # Plain integers, as in the hub.
@@ -66,16 +70,20 @@ class Connection:
         self,
         endpoint: str,
         keys: KeyPair,
-        server_key: bytes,
+        server_key: bytes | None,
         deliver: Callable[[NodeId, bytes], None],
         *,
         drained: Callable[[], None] = _nothing,
         report: Callable[[str], None] | None = None,
+        busy_ns: int = 0,
+        random: Random | None = None,
     ) -> None:
         """Make a connection to the hub at `endpoint`, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
-        `Driver.poke`. `report` is told in one line when the hub refuses the connection.
+        `Driver.poke`. `report` is told in one line when the hub refuses the connection. Without a `server_key` the hub is
+        an insecure one: nothing is encrypted, and nobody proves a name. `busy_ns` is as in `Reader`. `random` spreads the
+        attempts to connect again: of many that lose one hub, no two come back at the same time.
         """
         self.endpoint = endpoint
         self.deliver = deliver
@@ -85,8 +93,12 @@ class Connection:
         self._keys = keys
         self._report = report
         self._server_key = server_key
+        self._busy_ns = busy_ns
+        self._random = random or Random()
+        self._waiting = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._send = bare_send(self._socket)
         self._monitor: zmq.Socket[bytes] | None = None
         self._monitor_fd = -1
         self._reader: Reader | None = None
@@ -103,15 +115,19 @@ class Connection:
             TransportError: when the endpoint is none.
         """
         socket = self._socket
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_key)
+        if self._server_key is None:
+            socket.setsockopt(zmq.ROUTING_ID, self._keys.name.encode())
+        else:
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.public)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+            socket.setsockopt(zmq.CURVE_SERVERKEY, self._server_key)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.SNDHWM, HWM)
         socket.setsockopt(zmq.RCVHWM, HWM)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
-        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_LIMIT_MS)
+        # The library's own jitter is less than one RECONNECT_IVL, so that after a few attempts it spreads nothing.
+        socket.setsockopt(zmq.RECONNECT_IVL, self._spread(RECONNECT_MS))
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, self._spread(RECONNECT_LIMIT_MS))
         socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
         self._monitor = socket.get_monitor_socket(_EVENTS)
@@ -124,18 +140,27 @@ class Connection:
             raise TransportError(
                 f"{self._keys.name} cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}"
             ) from None
-        self._reader = Reader(socket, self._receive, self._after_portion)
+        self._reader = Reader(socket, self._receive, self._after_portion, busy_ns=self._busy_ns)
         self._watch()
 
     def send(self, peer: NodeId, data: bytes) -> bool:
-        """Send a message to a participant. Returns whether there was room for it."""
+        """Send a message to a participant. Returns whether there was room for it.
+
+        While the connection does not stand, `MAX_WAITING` messages wait for it and more are refused: what is repeated for as
+        long as the hub is away, by everybody, would all come at once when it is back.
+        """
         if len(data) > MAX_MESSAGE_BYTES:
             self.counters.oversize += 1
             return False
+        if not self.connected:
+            if self._waiting >= MAX_WAITING:
+                self.counters.full += 1
+                return False
+            self._waiting += 1
         target = self._peers.get(peer)
         if target is None:
             target = _remember(self._peers, peer, peer.encode())
-        send = self._socket.send
+        send = self._send
         try:
             send(target, _NOW_AND_MORE)
             send(data, _NOW)
@@ -152,6 +177,10 @@ class Connection:
             return
         self._shut()
         await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+
+    def _spread(self, milliseconds: int) -> int:
+        """A time between the one given and twice that."""
+        return self._random.randrange(milliseconds, 2 * milliseconds)
 
     def _shut(self) -> None:
         if self._retry is not None:
@@ -213,6 +242,7 @@ class Connection:
     def _note(self, event: int) -> None:
         self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         if self.connected:
+            self._waiting = 0
             self._refusals = 0
             self._reported = ""
         text = _REFUSALS.get(event)
@@ -226,7 +256,7 @@ class Connection:
         if self._retry is None and event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             # The library gives up on a hub that refused it; its people may still add the key.
             loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(RECONNECT_LIMIT_MS / 1_000, self._connect_again)
+            self._retry = loop.call_later(self._spread(RECONNECT_LIMIT_MS) / 1_000, self._connect_again)
 
     def _tell(self, text: str) -> None:
         """Report a trouble, once until the connection stands or there is another one."""

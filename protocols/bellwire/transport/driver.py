@@ -40,14 +40,19 @@ class Driver:
         send: Callable[[NodeId, bytes], bool],
         clock: Callable[[], int] = local_time_ns,
         after: Callable[[], None] | None = None,
+        *,
+        spin_ns: int = 0,
     ) -> None:
-        """Drive `driven`; `send` takes its frames, `after` is called at every flush when they have been sent."""
+        """Drive `driven`; `send` takes its frames, `after` is called at every flush when they have been sent.
+
+        `spin_ns` is as in `Alarm`: what has a deadline happens more exactly then, and costs that much of a core each time.
+        """
         self._driven = driven
         self._send = send
         self._clock = clock
         self._after = after
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(self._ring)
+        self._alarm = Alarm(self._ring, spin_ns)
         self._alarm_ns: int | None = None
         self._soon: asyncio.Handle | None = None
         self._flushing = False

@@ -2,28 +2,29 @@
 
 Frames on the wire are `[peer][message]`. A client writes whom its message is for; the hub hands it on with the sender's name
 in that place, and that name is the one that stands with the client's public key in the authorized keys, never one that the
-client claims (spec 1 §2.3).
+client claims (spec 1 §2.3). What a client may take of the hub is bounded (spec 1 §2.6).
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import zmq
 
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.errors import ErrorCode, LocalProtocolError, TransportError
+from bellwire.protocols.errors import ConfigError, ErrorCode, LocalProtocolError, TransportError
 from bellwire.protocols.ids import Epoch, NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
 from bellwire.protocols.messages import SESSION_MESSAGES, SessionError
 from bellwire.protocols.session import Loss
-from bellwire.transport.clock import new_epoch
+from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
 from bellwire.transport.keys import AuthorizedKeys, KeyPair
-from bellwire.transport.reader import HWM, LINGER_MS, Reader
+from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
+from bellwire.transport.reader import LINGER_MS, Reader, bare_send
 
 MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
 """A longer frame ends the connection that it came on, before it is taken in."""
@@ -32,27 +33,37 @@ PING_MS = 2_000
 SILENCE_MS = 6_000
 """A connection on which pings are answered by nothing for this long is taken down."""
 
+HANDSHAKE_MS = 10_000
+"""Who connects and does not finish the handshake within this is hung up on."""
+
+BACKLOG = 4_096
+"""Connections that may wait to be accepted, as when all come back at once."""
+
+IO_THREADS = 2
+"""Threads of the library that encrypt and decrypt: one of them is busier with that than the loop is with relaying."""
+
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
 _NOW_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 
-
-@dataclass(slots=True)
-class HubCounters:
-    """What passed through a hub, and what it refused."""
-
-    delivered: int = 0
-    relayed: int = 0
-    malformed: int = 0
-    oversize: int = 0
-    ungreeted: int = 0
-    unroutable: int = 0
-    full: int = 0
-    unsent: int = 0
+_FRAMES = 3
+"""Frames of a transmission as a ROUTER gives them: whence, to whom, and the message."""
 
 
 def _nothing() -> None:
     """The default of `drained`."""
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether an endpoint such as `tcp://127.0.0.1:7100` is reached from its own machine alone."""
+    scheme, _, address = endpoint.partition("://")
+    host = address.rpartition(":")[0].strip("[]")
+    if scheme in ("ipc", "inproc") or host in ("localhost", "lo"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Hub:
@@ -74,12 +85,17 @@ class Hub:
         drained: Callable[[], None] = _nothing,
         epoch: Epoch | None = None,
         report: Callable[[str], None] | None = None,
+        limits: HubLimits | None = None,
+        insecure: bool = False,
+        busy_ns: int = 0,
+        clock: Callable[[], int] = local_time_ns,
     ) -> None:
         """Make a hub that will listen on `bind`, such as `tcp://0.0.0.0:7100`, or port `*` for any free one.
 
         `deliver(sender, data)` is called for every message to `name`, `drained()` at the end of each portion of them:
         give it `Driver.poke`. `epoch` goes into the errors that the hub itself sends. `report` is told in one line what a
-        person may want to know: who was refused.
+        person may want to know: who was refused. `insecure` does without keys: nothing is encrypted, and everybody is who
+        its routing id says. `busy_ns` is as in `Reader`.
         """
         self.name = name
         self.bind = bind
@@ -87,20 +103,24 @@ class Hub:
         self.deliver = deliver
         self.drained = drained
         self.counters = HubCounters()
+        self.members = Members(limits or HubLimits())
         self._keys = keys
         self._relay = relay
+        self._insecure = insecure
+        self._busy_ns = busy_ns
+        self._clock = clock
+        self._turn = 0
         self._epoch = new_epoch() if epoch is None else epoch
         self._codec = Codec(SESSION_MESSAGES)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._send = bare_send(self._socket)
         self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
         self._reader: Reader | None = None
         self._name = name.encode()
-        self._names: dict[str, tuple[NodeId, bytes]] = {}
-        self._addresses: dict[NodeId, bytes] = {}
-        self._members: dict[bytes, bytes] = {}
         self._answer_to: dict[NodeId, bytes] = {}
-        self._current: tuple[NodeId, bytes] | None = None
+        self._current: tuple[Member, bytes] | None = None
+        self._fed = False
 
     # What the owner calls.
 
@@ -111,17 +131,23 @@ class Hub:
             TransportError: when the endpoint cannot be listened on, because its port is in use for example.
         """
         socket = self._socket
-        socket.setsockopt(zmq.CURVE_SERVER, 1)
-        socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
-        socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        if self._insecure:
+            # A client that comes back takes its routing id from the connection that it lost.
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        else:
+            socket.setsockopt(zmq.CURVE_SERVER, 1)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+            socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+            self._gatekeeper.start()
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
-        socket.setsockopt(zmq.SNDHWM, HWM)
-        socket.setsockopt(zmq.RCVHWM, HWM)
+        socket.setsockopt(zmq.SNDHWM, self.members.limits.queue)
+        socket.setsockopt(zmq.RCVHWM, self.members.limits.queue)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
         socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-        self._gatekeeper.start()
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.BACKLOG, BACKLOG)
         try:
             socket.bind(self.bind)
         except zmq.ZMQError as error:
@@ -130,7 +156,7 @@ class Hub:
                 f"{self.name} cannot listen on {self.bind}: {zmq.strerror(error.errno or 0)}"
             ) from None
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        self._reader = Reader(socket, self._receive, self._after_portion)
+        self._reader = Reader(socket, self._receive, self._after_portion, busy_ns=self._busy_ns)
 
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""
@@ -145,9 +171,7 @@ class Hub:
         """
         if self._current is None:
             raise LocalProtocolError("a client is bound while its hello is delivered, and only then", "1 §2.3")
-        peer, address = self._current
-        self._addresses[peer] = address
-        self._members[peer.encode()] = address
+        self.members.bind(*self._current)
 
     def unbind(self, peer: NodeId, *, leaving: bool = False) -> None:
         """Relay nothing more to or from a client until it is bound again.
@@ -155,9 +179,9 @@ class Hub:
         One that is leaving of its own will is not reached any more, but may still say goodbye to others after it has said so
         to the hub; and the hub's own goodbye reaches it.
         """
-        self._members.pop(peer.encode(), None)
-        if not leaving:
-            self._addresses.pop(peer, None)
+        member = self.members.users.get(peer)
+        if member is not None:
+            self.members.unbind(member, leaving=leaving)
 
     @property
     def refused(self) -> int:
@@ -166,8 +190,11 @@ class Hub:
 
     def send(self, peer: NodeId, data: bytes) -> bool:
         """Send a message in the hub's own name. Returns whether it could be handed to a connection."""
-        address = self._answer_to.get(peer) or self._addresses.get(peer)
-        if address is None or len(data) > MAX_MESSAGE_BYTES or not self._pass_on(address, self._name, data):
+        address = self._answer_to.get(peer)
+        if address is None:
+            member = self.members.users.get(peer)
+            address = member.origin if member is not None else b""
+        if not address or len(data) > MAX_MESSAGE_BYTES or not self._pass_on(address, self._name, data):
             self.counters.unsent += 1
             return False
         return True
@@ -185,81 +212,170 @@ class Hub:
     # Incoming.
 
     def _receive(self, limit: int) -> int:
-        """Take up to `limit` messages, frame by frame: that costs a quarter of a `recv_multipart`."""
+        """Take up to `limit` messages, frame by frame: that costs a quarter of a `recv_multipart`.
+
+        The library takes one message of every connection in turn, so that none is held up by another one's many.
+        """
+        self._turn = self._clock() // TURN_NS
         recv = self._socket.recv
-        for count in range(limit):
+        bound = self.members.bound
+        count = 0
+        while count < limit:
             try:
                 origin = recv(_NOW)
             except zmq.Again:
-                return count
-            target = recv(_NOW, copy=False)
-            if not target.more:
-                self.counters.malformed += 1
+                break
+            count += 1
+            sender = bound.get(origin)
+            if sender is None or sender.odd:
+                self._take_carefully(origin)
                 continue
-            message = recv(_NOW, copy=False)
+            # A frame as an object costs as much as three as bytes: of a client that never sent an odd number, only one is.
+            target = recv(_NOW)
+            try:
+                message = recv(_NOW, copy=False)
+            except zmq.Again:
+                self._note_odd(sender)
+                break
             if message.more:
-                self.counters.malformed += 1
-                while self._socket.recv(_NOW, copy=False).more:
-                    pass
-                continue
-            self._take(origin, str(target.get("User-Id")), target.bytes, message)
-        return limit
+                self._note_odd(sender)
+                self._recover(message)
+            else:
+                self._take(origin, target, message)
+        return count
 
-    def _take(self, origin: bytes, user: str, target: bytes, message: zmq.Frame) -> None:
-        sender = self._names.get(user)
-        if sender is None:
-            sender = self._names[user] = (NodeId(user), user.encode())
+    def _take_carefully(self, origin: bytes) -> None:
+        """Take the rest of a transmission, whatever its number of frames."""
+        target = self._socket.recv(_NOW, copy=False)
+        message = self._socket.recv(_NOW, copy=False) if target.more else target
+        if target.more and not message.more:
+            self._take(origin, target.bytes, message)
+            return
+        self.counters.malformed += 1
+        while message.more:
+            message = self._socket.recv(_NOW, copy=False)
+
+    def _note_odd(self, sender: Member) -> None:
+        self.counters.malformed += 1
+        sender.odd = True
+
+    def _recover(self, first: zmq.Frame) -> None:
+        """Find back to where a transmission begins, the first time that a client sent an odd one.
+
+        Either its two frames were all, and this is the first one of another transmission, or it has more. The two are told
+        apart by what comes then: it is taken if it is well-formed and from whom it says.
+        """
+        frames = [first]
+        while frames[-1].more:
+            frames.append(self._socket.recv(_NOW, copy=False))
+        sender = self.members.bound.get(first.bytes)
+        if len(frames) == _FRAMES and sender is not None and self._is_from(sender, frames[-1]):
+            self._take(first.bytes, frames[1].bytes, frames[2])
+
+    def _is_from(self, sender: Member, message: zmq.Frame) -> bool:
+        """Routing ids are claimed by clients, user ids are proved: who has taken a former connection's id is nobody."""
+        return self._insecure or message.get("User-Id") == sender.user
+
+    def _take(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
+        """Take one message of a connection."""
+        members = self.members
+        sender = members.bound.get(origin)
+        if sender is None or not self._is_from(sender, message):
+            self._take_unbound(origin, target, message)
+            return
+        if len(message) > MAX_MESSAGE_BYTES:
+            self.counters.oversize += 1
+            return
+        if target == self._name:
+            self._deliver(sender, origin, message)
+            return
+        receiver = members.reached.get(target) if self._relay else None
+        if receiver is None:
+            self._miss(sender, origin, target)
+        elif not members.may_relay(sender, self._turn):
+            self.counters.hasty += 1
+            text = f"{sender.node} sends more than {members.limits.rate} messages per second"
+            self._tell_dropped(sender, origin, receiver, text)
+        elif self._pass_on(receiver.origin, sender.name, message):
+            self.counters.relayed += 1
+        elif receiver.origin:
+            self._tell_dropped(sender, origin, receiver, f"the queue to {receiver.node} is full")
+        else:
+            self._miss(sender, origin, target)
+
+    def _take_unbound(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
+        try:
+            user = origin.decode("ascii") if self._insecure else str(message.get("User-Id"))
+            sender = self.members.of(user)
+        except (ConfigError, UnicodeDecodeError):
+            self.counters.malformed += 1
+            return
         if len(message) > MAX_MESSAGE_BYTES:
             self.counters.oversize += 1
         elif target == self._name:
-            self._deliver(sender[0], origin, message.bytes)
+            self._deliver(sender, origin, message)
         elif not self._relay:
             self.counters.unroutable += 1
-        elif self._addresses.get(sender[0]) != origin:
-            self._tell_ungreeted(sender[0], origin)
         else:
-            self._forward(sender[1], origin, target, message)
+            self._tell_ungreeted(sender, origin)
 
-    def _deliver(self, sender: NodeId, origin: bytes, data: bytes) -> None:
+    def _deliver(self, sender: Member, origin: bytes, message: zmq.Frame) -> None:
+        if not self.members.may_deliver(sender, self._turn):
+            self.counters.hasty += 1
+            text = f"{sender.node} sends {self.name} more than {self.members.limits.own_rate} messages per second"
+            self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.6")
+            return
         self.counters.delivered += 1
-        bound = self._addresses.get(sender) == origin
+        self._fed = True
+        bound = sender.origin == origin
         if not bound:
-            self._answer_to[sender] = origin
+            self._answer_to[sender.node] = origin
         self._current = (sender, origin)
         try:
-            self.deliver(sender, data)
+            self.deliver(sender.node, message.bytes)
         finally:
             self._current = None
         if not bound:
             # What the owner answers goes to the connection that asked, and that is known only now.
             self.drained()
-            if self._addresses.get(sender) != origin:
+            if sender.origin != origin:
                 self._tell_ungreeted(sender, origin)
 
     def _after_portion(self) -> None:
-        self.drained()
-        self._answer_to.clear()
+        if self._fed:
+            self._fed = False
+            self.drained()
+            self._answer_to.clear()
 
-    def _forward(self, sender: bytes, origin: bytes, target: bytes, message: zmq.Frame) -> None:
-        address = self._members.get(target)
-        if address is not None and self._pass_on(address, sender, message):
-            self.counters.relayed += 1
-            return
+    # What cannot be done.
+
+    def _miss(self, sender: Member, origin: bytes, target: bytes) -> None:
+        """Somebody is not there."""
         if len(target) > MAX_NODE_ID_CHARS or not target.isascii():
             self.counters.malformed += 1
             return
         self.counters.unroutable += 1
-        peer = NodeId(target.decode("ascii"))
-        known = self._members.get(target) is not None
-        text = f"the queue to {peer} is full" if known else f"{peer} is not connected to {self.name}"
-        self._tell(
-            origin, SessionError(epoch=self._epoch, code=ErrorCode.NO_ROUTE, text=text, rule="1 §2.3", peer=peer)
-        )
+        if self._relay:
+            peer = NodeId(target.decode("ascii"))
+            text = f"{peer} is not connected to {self.name}"
+            self._tell(sender, origin, ErrorCode.NO_ROUTE, text, "1 §2.3", peer)
 
-    def _tell_ungreeted(self, sender: NodeId, origin: bytes) -> None:
+    def _tell_dropped(self, sender: Member, origin: bytes, receiver: Member, text: str) -> None:
+        self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.6", receiver.node)
+
+    def _tell_ungreeted(self, sender: Member, origin: bytes) -> None:
         self.counters.ungreeted += 1
-        text = f"{sender} has not greeted {self.name} on this connection"
-        self._tell(origin, SessionError(epoch=self._epoch, code=ErrorCode.NO_SESSION, text=text, rule="1 §4.3"))
+        text = f"{sender.node} has not greeted {self.name} on this connection"
+        self._tell(sender, origin, ErrorCode.NO_SESSION, text, "1 §4.3")
+
+    def _tell(
+        self, member: Member, address: bytes, code: ErrorCode, text: str, rule: str, peer: NodeId = NodeId("")
+    ) -> None:
+        if not self.members.may_tell(member, self._turn):
+            self.counters.untold += 1
+            return
+        error = SessionError(epoch=self._epoch, code=code, text=text, rule=rule, peer=peer)
+        self._pass_on(address, self._name, self._codec.encode(error))
 
     def _peer_up(self, _peer: NodeId) -> None:
         self.bind_current()
@@ -269,31 +385,21 @@ class Hub:
 
     # Outgoing.
 
-    def _tell(self, address: bytes, error: SessionError) -> None:
-        self._pass_on(address, self._name, self._codec.encode(error))
-
     def _pass_on(self, address: bytes, sender: bytes, message: bytes | zmq.Frame) -> bool:
         """Send `[sender][message]` to a connection; `False` when it is gone or its queue is full."""
-        send = self._socket.send
+        send = self._send
         try:
             send(address, _NOW_AND_MORE)
             send(sender, _NOW_AND_MORE)
-            send(message, _NOW, copy=isinstance(message, bytes))
+            send(message, _NOW, False)
         except zmq.Again:
             self.counters.full += 1
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._forget(address)
+            self.members.lose(address)
             return False
         if self._reader is not None:
             self._reader.again()
         return True
-
-    def _forget(self, address: bytes) -> None:
-        """A connection is gone: what was bound to it is bound to nothing."""
-        for peer, bound in list(self._addresses.items()):
-            if bound == address:
-                del self._addresses[peer]
-                self._members.pop(peer.encode(), None)

@@ -100,6 +100,9 @@ def load_public(path: Path) -> PublicKey:
     return PublicKey(name=name, role=role, public=public)
 
 
+_Mark = tuple[int, int, int]
+
+
 class AuthorizedKeys:
     """The public keys in a directory: whoever has one of them is let in under its name.
 
@@ -115,7 +118,9 @@ class AuthorizedKeys:
         """
         self.directory = directory
         self.problems: dict[Path, str] = {}
-        self._seen: dict[Path, tuple[tuple[int, int, int], PublicKey | None]] = {}
+        self._seen: dict[Path, tuple[_Mark, PublicKey | None]] = {}
+        self._paths: dict[bytes, Path] = {}
+        """The file of each key, the first one in order of names."""
         self._scan()
         for problem in self.problems.values():
             raise ConfigError(problem)
@@ -123,24 +128,30 @@ class AuthorizedKeys:
     def lookup(self, public: bytes) -> PublicKey | None:
         """Whose key it is (32 bytes), or `None` when it is a stranger's.
 
-        A file that became malformed while the hub runs lets nobody in; `problems` says what is wrong with it.
+        A file that became malformed while the hub runs lets nobody in; `problems` says what was wrong with the files the last
+        time that the directory was read, as it is for every stranger.
         """
-        try:
-            self._scan()
-        except ConfigError as error:
-            self.problems = {self.directory: str(error)}
-            return None
-        for _, key in self._seen.values():
-            if key is not None and key.public == public:
-                return key
-        return None
+        # Of a key that is known only its own file is looked at: many come back at once, and a directory of all is long.
+        path = self._paths.get(public)
+        if path is None or not self._is_as_seen(path):
+            try:
+                self._scan()
+            except ConfigError as error:
+                self.problems = {self.directory: str(error)}
+                return None
+            path = self._paths.get(public)
+        return None if path is None else self._seen[path][1]
 
     def role_of(self, name: NodeId) -> Role | None:
         """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
-        for _, key in self._seen.values():
-            if key is not None and key.name == name:
-                return key.role
-        return None
+        _, key = self._seen.get(self.directory / f"{name}{PUBLIC_SUFFIX}", (None, None))
+        return None if key is None else key.role
+
+    def _is_as_seen(self, path: Path) -> bool:
+        try:
+            return self._seen[path][0] == _mark(path)
+        except OSError:
+            return False
 
     def _scan(self) -> None:
         try:
@@ -149,14 +160,13 @@ class AuthorizedKeys:
                 raise ConfigError(f"{self.directory}: no such directory of authorized keys")
         except OSError as error:
             raise ConfigError(f"{self.directory}: cannot read authorized keys: {error.strerror}") from None
-        seen: dict[Path, tuple[tuple[int, int, int], PublicKey | None]] = {}
+        seen: dict[Path, tuple[_Mark, PublicKey | None]] = {}
         problems: dict[Path, str] = {}
         for path in paths:
             try:
-                status = path.stat()
+                mark = _mark(path)
             except OSError:
                 continue  # removed in this very moment, so it authorizes nobody
-            mark = (status.st_mtime_ns, status.st_size, status.st_ino)
             known = self._seen.get(path)
             if known is not None and known[0] == mark:
                 seen[path] = known
@@ -170,6 +180,13 @@ class AuthorizedKeys:
                 problems[path] = str(error)
             seen[path] = (mark, key)
         self._seen, self.problems = seen, problems
+        self._paths = {key.public: path for path, (_, key) in reversed(seen.items()) if key is not None}
+
+
+def _mark(path: Path) -> _Mark:
+    """What changes when a file does."""
+    status = path.stat()
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _authorized(path: Path) -> PublicKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -32,6 +33,9 @@ class Deaf:
         @staticmethod
         def handle(*_: object) -> None:
             """Take handlers and never call them."""
+
+        hear = handle
+        on_peer_up: ClassVar[list[object]] = []
 
 
 def network() -> Network:

@@ -262,3 +262,19 @@ def counts(seed: int) -> tuple[Counter[str], int]:
 def test_same_seed_gives_the_same_counts_and_another_one_others() -> None:
     assert counts(1) == counts(1)
     assert len({tuple(sorted(counts(seed)[0].items())) for seed in range(1, 6)}) > 1
+
+
+def test_event_published_by_one_application_is_heard_by_another_in_virtual_time(bed: VirtualTestbed) -> None:
+    async def main() -> list[tuple[str, str, str, int]]:
+        heard: list[tuple[str, str, str, int]] = []
+        async with connect_virtual(bed) as network, network.events("calibration") as events:
+            await network.publish("calibration", "begun", about="alice-bob")
+            await network.publish("weather", "rain")
+            await network.publish("calibration", "done")
+            async for event in events:
+                heard.append((event.publisher, event.about, event.text, event.number))
+                if event.text == "done":
+                    break
+        return heard
+
+    assert run_virtual(bed, main()) == [("client", "alice-bob", "begun", 1), ("client", "", "done", 2)]

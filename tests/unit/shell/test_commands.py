@@ -15,8 +15,11 @@ import pytest
 import structlog
 
 from bellwire.agent.shots import BATCH_SHOTS
+from bellwire.protocols.ids import NodeId
+from bellwire.protocols.messages import Role
 from bellwire.shell import log
 from bellwire.shell.main import run
+from bellwire.transport.keys import generate
 
 TESTBED = """
 name = "lab"
@@ -289,3 +292,26 @@ def test_run_virtual_request_that_fails_is_one_line_wherever_it_failed(
     shots = str(2 * BATCH_SHOTS)
     command = ("run", "bell.toml", "--virtual", "testbed.toml", "--shots", shots, "--jobs", jobs, "--timeout", "0.001")
     assert told(capsys, *command) == (1, "TIMEOUT: the deadline came first")
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "said"),
+    [
+        ('bind = "tcp://0.0.0.0:*"', ["--insecure"], "an insecure broker at tcp://0.0.0.0:* lets everybody in"),
+        ('bind = "tcp://0.0.0.0:*"\ninsecure = true', [], "an insecure broker at tcp://0.0.0.0:* lets everybody in"),
+        ('bind = "tcp://127.0.0.1:*"\n[limits]\nrate = 0', [], "limits.rate: expected `int` >= 10"),
+        ('bind = "tcp://127.0.0.1:*"\n[limits]\nratte = 100', [], "limits: unknown key `ratte`, did you mean `rate`?"),
+    ],
+)
+def test_broker_that_cannot_be_made_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], lines: str, flags: list[str], said: str
+) -> None:
+    generate(Path("keys"), NodeId("broker"), Role.BROKER)
+    head, _, tables = lines.partition("\n[")
+    text = f'{head}\nsecret_key = "keys/broker.key_secret"\nauthorized_keys = "keys"\n' + (
+        f"[{tables}\n" if tables else ""
+    )
+    Path("broker.toml").write_text(text)
+    code, printed = told(capsys, "broker", "broker.toml", *flags)
+    assert code == 2
+    assert said in printed

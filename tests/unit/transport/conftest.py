@@ -12,11 +12,13 @@ import zmq
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER, Epoch, NodeId
-from bellwire.protocols.messages import Message, Role, SessionHello
+from bellwire.protocols.messages import Message, Role, SessionError, SessionHello
+from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, KeyPair, generate, load_secret
+from bellwire.transport.members import HubLimits
 
 ANY_PORT = "tcp://127.0.0.1:*"
 PATIENCE_S = 10
@@ -34,17 +36,26 @@ class Keys:
         """A new key pair."""
         return load_secret(generate(self._others if stranger else self.authorized, NodeId(name), role))
 
+    def pair_of(self, name: str) -> KeyPair:
+        """The key pair of a name, made when it has none."""
+        path = self.authorized / f"{name}.key_secret"
+        return load_secret(path) if path.exists() else self.pair(name)
+
 
 class Client:
     """A connection without an endpoint: it says what a test wants and keeps what it hears."""
 
     def __init__(
-        self, endpoint: str, keys: KeyPair, server: KeyPair, report: Callable[[str], None] | None = None
+        self, endpoint: str, keys: KeyPair, server: KeyPair | None, report: Callable[[str], None] | None = None
     ) -> None:
         self.name = keys.name
         self.heard: asyncio.Queue[tuple[NodeId, bytes]] = asyncio.Queue()
         self.connection = Connection(
-            endpoint, keys, server.public, lambda peer, data: self.heard.put_nowait((peer, data)), report=report
+            endpoint,
+            keys,
+            None if server is None else server.public,
+            lambda peer, data: self.heard.put_nowait((peer, data)),
+            report=report,
         )
         self.connection.start()
         self._codec = Codec()
@@ -79,7 +90,17 @@ class Client:
 class Host:
     """A relaying hub with the endpoint that its owner would give it."""
 
-    def __init__(self, keys: Keys, *, bind: str = ANY_PORT, relay: bool = True, epoch: int = 1_000) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        bind: str = ANY_PORT,
+        relay: bool = True,
+        epoch: int = 1_000,
+        limits: HubLimits | None = None,
+        insecure: bool = False,
+        clock: Callable[[], int] = local_time_ns,
+    ) -> None:
         self.delivered: list[tuple[NodeId, bytes]] = []
         self.reports: asyncio.Queue[str] = asyncio.Queue()
         self.core = Endpoint(BROKER, Role.BROKER, Epoch(epoch))
@@ -93,6 +114,9 @@ class Host:
             drained=self._drained,
             epoch=Epoch(epoch),
             report=self.reports.put_nowait,
+            limits=limits,
+            insecure=insecure,
+            clock=clock,
         )
         self.hub.follow(self.core)
         self.driver = Driver(self.core, self.hub.send)
@@ -110,12 +134,60 @@ class Host:
         await self.hub.close()
 
 
+class Inner:
+    """An insecure hub within this process, and plain sockets at it."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.hub = host, host.hub
+        self.sockets: list[zmq.Socket[bytes]] = []
+        self._codec = Codec()
+
+    def join(self, name: str, *, queue: int = 1_000) -> zmq.Socket[bytes]:
+        """A client that is greeted."""
+        socket = self.hub._context.socket(zmq.DEALER)
+        self.sockets.append(socket)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.ROUTING_ID, name.encode())
+        socket.setsockopt(zmq.SNDHWM, 100_000)
+        socket.setsockopt(zmq.RCVHWM, queue)
+        socket.connect(self.hub.endpoint)
+        hello = SessionHello(epoch=Epoch(1), request_id=1, versions=(1,), role=Role.AGENT, heartbeat_ns=10**9)
+        socket.send_multipart([BROKER.encode(), self._codec.encode(hello)])
+        self.take()
+        assert [peer for peer, _ in self.hear(socket)] == [BROKER]
+        return socket
+
+    def take(self) -> None:
+        """Let the hub take all that was sent to it."""
+        while self.hub._receive(1_000):
+            self.host.driver.poke()
+
+    def hear(self, socket: zmq.Socket[bytes]) -> list[tuple[str, bytes]]:
+        """What has come to a client."""
+        heard = []
+        while socket.poll(0):
+            peer, data = socket.recv_multipart()
+            heard.append((peer.decode(), data))
+        return heard
+
+    def errors(self, socket: zmq.Socket[bytes]) -> list[SessionError]:
+        """The errors that have come to a client; whatever else came is dropped."""
+        messages = [self._codec.decode(data) for peer, data in self.hear(socket) if peer == BROKER]
+        return [message for message in messages if isinstance(message, SessionError)]
+
+    def close(self) -> None:
+        """Close the clients."""
+        for socket in self.sockets:
+            socket.close()
+
+
 class Yard:
     """Makes hubs, clients and raw sockets, and closes them at the end of the test."""
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self._open: list[Host | Client] = []
+        self._inner: list[Inner] = []
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
 
@@ -125,6 +197,28 @@ class Yard:
         self._open.append(host)
         await host.hub.start()
         return host
+
+    async def inner(self, limits: HubLimits, clock: Callable[[], int] = local_time_ns) -> Inner:
+        """A hub that is reached within this process: what is sent to it is there at once, and is taken when a test says."""
+        host = Host(self.keys, bind="inproc://hub", limits=limits, insecure=True, clock=clock)
+        self._open.append(host)
+        await host.hub.start()
+        inner = Inner(host)
+        self._inner.append(inner)
+        return inner
+
+    async def insecure_host(self) -> Host:
+        """A hub that asks for no keys."""
+        host = Host(self.keys, insecure=True)
+        self._open.append(host)
+        await host.hub.start()
+        return host
+
+    def insecure_client(self, host: Host, name: str) -> Client:
+        """A client of it."""
+        client = Client(host.hub.endpoint, self.keys.pair_of(name), None)
+        self._open.append(client)
+        return client
 
     def client(self, host: Host, keys: KeyPair, report: Callable[[str], None] | None = None) -> Client:
         """A client that begins to connect."""
@@ -153,6 +247,8 @@ class Yard:
 
     async def close(self) -> None:
         """Close everything."""
+        for inner in self._inner:
+            inner.close()
         for socket in self._sockets:
             socket.close()
         self._context.term()

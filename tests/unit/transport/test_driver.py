@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
+import zmq
 
 from bellwire.protocols.ids import NodeId
 from bellwire.transport import alarm as alarm_module
 from bellwire.transport.alarm import Alarm
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.driver import Driver
+from bellwire.transport.reader import Reader
 
 MILLISECOND = 1_000_000
 PATIENCE_S = 10
@@ -40,7 +44,8 @@ class Machine:
         self.deadlines = [deadline for deadline in self.deadlines if deadline > now_ns]
         if -1 in due:
             raise ValueError("late and broken")
-        self.fired.put_nowait(now_ns)
+        for _ in due:
+            self.fired.put_nowait(now_ns)
 
     def take_frames(self) -> list[tuple[NodeId, bytes]]:
         self.takes += 1
@@ -241,3 +246,58 @@ def test_clock_never_goes_back_and_epochs_grow() -> None:
     assert times == sorted(times)
     assert new_epoch() > 10**18
     assert new_epoch() <= new_epoch()
+
+
+async def test_alarm_that_spins_never_rings_early_and_spins_no_longer_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rung: asyncio.Queue[int] = asyncio.Queue()
+    armed: list[int] = []
+    alarm = Alarm(lambda: rung.put_nowait(time.monotonic_ns()), 10 * alarm_module.MAX_SPIN_NS)
+    assert alarm._libc is not None
+    settime = alarm._libc.timerfd_settime
+
+    def noted(descriptor: int, flags: int, spec: Any, old: None) -> int:
+        armed.append(spec._obj.first_s * 10**9 + spec._obj.first_ns)
+        return int(settime(descriptor, flags, spec, old))
+
+    monkeypatch.setattr(alarm._libc, "timerfd_settime", noted)
+    due_ns = time.monotonic_ns() + 5 * MILLISECOND
+    alarm.set(5 * MILLISECOND)
+    assert await asyncio.wait_for(rung.get(), PATIENCE_S) >= due_ns
+    assert armed == [5 * MILLISECOND - alarm_module.MAX_SPIN_NS]
+    alarm.close()
+
+
+async def test_reader_that_is_busy_takes_what_no_signal_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it is busy the loop asks without waiting for the descriptor."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    ready, taken = [1], asyncio.Event()
+    asked = 0
+
+    def receive(_limit: int) -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 5:
+            taken.set()
+        return ready.pop() if ready else 0
+
+    reader = Reader(socket, receive, lambda: None, busy_ns=3_600 * 10**9)
+    await asyncio.wait_for(taken.wait(), PATIENCE_S)
+    reader.close()
+    socket.close()
+    context.term()
+
+
+async def test_reader_that_is_not_busy_asks_once_more_at_most() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    asked: list[int] = []
+    reader = Reader(socket, lambda _: asked.append(1) or 0, lambda: None)  # type: ignore[func-returns-value]
+    for _ in range(10):
+        await turn()
+    assert len(asked) <= 2, "once at the start, and once for the signal that a new socket gives"
+    reader.close()
+    socket.close()
+    context.term()

@@ -278,7 +278,7 @@ async def test_enormous_frame_ends_its_own_connection_and_no_other(yard: Yard) -
         # Its connection ends, comes back by itself, and is told to greet.
         alice.say("alice", b"turn")
         assert await alice.hear() == ("alice", b"turn")
-        bob.say("alice", b"turn")
+        bob.connection.send(NodeId("alice"), b"turn")
     while True:
         message = (await bob.hear())[1]
         if message:
@@ -320,7 +320,7 @@ async def test_binding_outside_of_a_delivery_is_a_local_error(yard: Yard) -> Non
 async def test_connection_counts_frames_that_are_no_messages(yard: Yard) -> None:
     host = await yard.host()
     alice = await yard.greeted(host, "alice")
-    address = host.hub._addresses[NodeId("alice")]
+    address = host.hub.members.users["alice"].origin
     too_long = bytes(MAX_MESSAGE_BYTES + 1)
     for frames in ([b"lonely"], [b"broker", b"1", b"2", b"3"], [b"\xff", b"1"], [b"", b"1"], [b"broker", too_long]):
         host.hub._socket.send_multipart([address, *frames])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bellwire.protocols.messages.base import Message, Reply, Request, Role
+from bellwire.protocols.messages.event import EventNotice, EventPublish, EventSubscribe, EventUnsubscribe
 from bellwire.protocols.messages.gate import (
     GateDone,
     GateKind,
@@ -62,6 +63,10 @@ SESSION_MESSAGES: tuple[type[Message], ...] = (
 
 MESSAGES: tuple[type[Message], ...] = (
     *SESSION_MESSAGES,
+    EventSubscribe,
+    EventUnsubscribe,
+    EventPublish,
+    EventNotice,
     LinkCreate,
     LinkCreated,
     LinkAdd,
@@ -105,6 +110,10 @@ __all__ = [
     "SESSION_MESSAGES",
     "ClockState",
     "Delivered",
+    "EventNotice",
+    "EventPublish",
+    "EventSubscribe",
+    "EventUnsubscribe",
     "GateDone",
     "GateKind",
     "GateOpen",

@@ -30,7 +30,7 @@ class SessionAck(Reply, frozen=True, kw_only=True, tag="session.ack"):
 class SessionError(Reply, frozen=True, kw_only=True, tag="session.error"):
     """A request was refused, or a message broke a rule.
 
-    `request_id` is 0 when no request is meant. `peer` is set by the broker alone: the participant that could not be reached.
+    `request_id` is 0 when no request is meant. `peer` is set by the broker alone: whom a message did not reach.
     """
 
     code: ErrorCode

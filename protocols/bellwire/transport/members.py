@@ -1,0 +1,158 @@
+"""What a hub keeps of its clients, and how much each may take of it (spec 1 §2.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.ids import NodeId, node_id
+from bellwire.protocols.limits import MAX_PEERS
+
+TURN_NS = 100_000_000
+"""Rates are held by counting within stretches of this length."""
+
+_TURNS_PER_S = 1_000_000_000 // TURN_NS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubLimits:
+    """What one client may take of a hub; per second, as far as it is a rate. What is more is dropped and counted.
+
+    `queue` messages wait at most towards and from one connection, `rate` messages are relayed for one sender, `own_rate` are
+    delivered from one sender to the hub's owner, and `error_rate` errors are told to one sender.
+    """
+
+    queue: int = 2_048
+    rate: int = 50_000
+    own_rate: int = 50_000
+    error_rate: int = 100
+
+    def __post_init__(self) -> None:
+        if self.queue < 1:
+            raise ValueError("queue must be at least 1")
+        if min(self.rate, self.own_rate, self.error_rate) < _TURNS_PER_S:
+            raise ValueError(f"rates must be at least {_TURNS_PER_S} per second")
+
+
+BROKER_LIMITS = HubLimits(own_rate=1_000)
+"""A broker is there to relay: what is for itself is little, and decoded."""
+
+
+@dataclass(slots=True)
+class HubCounters:
+    """What passed through a hub, and what it refused."""
+
+    delivered: int = 0
+    relayed: int = 0
+    malformed: int = 0
+    oversize: int = 0
+    ungreeted: int = 0
+    unroutable: int = 0
+    full: int = 0
+    hasty: int = 0
+    """Messages of senders that were over their rate."""
+    untold: int = 0
+    """Errors that were not told, since their receiver had been told enough."""
+    unsent: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One client by its name.
+
+    `origin` is the connection that it is bound to, empty when it is bound to none; `odd` says that it has sent a wrong number
+    of frames.
+    """
+
+    node: NodeId
+    name: bytes
+    user: str
+    origin: bytes = b""
+    odd: bool = False
+    turn: int = -1
+    relayed: int = 0
+    delivered: int = 0
+    told: int = 0
+
+    def begin(self, turn: int) -> None:
+        """Begin to count anew."""
+        self.turn = turn
+        self.relayed = self.delivered = self.told = 0
+
+
+@dataclass(slots=True)
+class Members:
+    """The clients of a hub: by the name that was proved, by the connection that they are bound to, and by whom to reach.
+
+    One that is leaving is bound still, and reached no more.
+    """
+
+    limits: HubLimits
+    users: dict[str, Member] = field(default_factory=dict)
+    bound: dict[bytes, Member] = field(default_factory=dict)
+    reached: dict[bytes, Member] = field(default_factory=dict)
+
+    def of(self, user: str) -> Member:
+        """The client of a proved name.
+
+        Raises:
+            ConfigError: when the name is none.
+        """
+        member = self.users.get(user)
+        if member is None:
+            node = node_id(user)
+            if len(self.users) >= MAX_PEERS:
+                self._make_room()
+            member = self.users[user] = Member(node, user.encode(), user)
+        return member
+
+    def bind(self, member: Member, origin: bytes) -> None:
+        """From now on a client is reached on this connection and heard on no other."""
+        self.bound.pop(member.origin, None)
+        member.origin = origin
+        self.bound[origin] = member
+        self.reached[member.name] = member
+
+    def unbind(self, member: Member, *, leaving: bool = False) -> None:
+        """Reach a client no more, and, unless it is leaving, hear it no more."""
+        self.reached.pop(member.name, None)
+        if not leaving:
+            self.bound.pop(member.origin, None)
+            member.origin = b""
+
+    def lose(self, origin: bytes) -> None:
+        """A connection is gone, and with it what was bound to it."""
+        member = self.bound.get(origin)
+        if member is not None:
+            self.unbind(member)
+
+    def _make_room(self) -> None:
+        for user in list(self._strangers()):
+            del self.users[user]
+        if len(self.users) >= MAX_PEERS:
+            raise ConfigError(f"{MAX_PEERS} clients are bound already")
+
+    def _strangers(self) -> Iterator[str]:
+        return (user for user, member in self.users.items() if not member.origin)
+
+    def may_relay(self, member: Member, turn: int) -> bool:
+        """Count a message that a client wants relayed; `False` when it is over its rate."""
+        if member.turn != turn:
+            member.begin(turn)
+        member.relayed += 1
+        return member.relayed * _TURNS_PER_S <= self.limits.rate
+
+    def may_deliver(self, member: Member, turn: int) -> bool:
+        """Count a message from a client to the owner; `False` when it is over its rate."""
+        if member.turn != turn:
+            member.begin(turn)
+        member.delivered += 1
+        return member.delivered * _TURNS_PER_S <= self.limits.own_rate
+
+    def may_tell(self, member: Member, turn: int) -> bool:
+        """Count an error to be told to a client; `False` when it has been told enough."""
+        if member.turn != turn:
+            member.begin(turn)
+        member.told += 1
+        return member.told * _TURNS_PER_S <= self.limits.error_rate
