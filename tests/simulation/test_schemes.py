@@ -355,3 +355,29 @@ def test_clock_that_is_wrong_costs_the_fidelity_of_the_wave_packets_overlap() ->
         assert abs(times[0] - times[1]) == pytest.approx(longer_ns / 2, abs=1_000)
         measured.append(true)
     assert measured[0] > 0.95 > measured[1] > 0.85 > 0.75 > measured[2]
+
+
+@pytest.mark.parametrize(("lead_ns", "made"), [(5_000_000, True), (2_000_000, False)])
+def test_window_that_would_begin_before_the_other_end_is_armed_is_refused(lead_ns: int, made: bool) -> None:
+    """`herald.open` takes 3 ms: no end arms for a beginning that is past."""
+    hardware = Hardware()
+    rule = Rule(
+        matches=lambda frame: (frame.sender, frame.receiver) == (ALICE, BOB),
+        delay_probability=1.0,
+        delay_ns=3_000_000,
+        least_delay_ns=3_000_000,
+    )
+    preset = msgspec.structs.replace(PRESET, links={"double-click": PRESET.links["double-click"]})
+    bed = joined(preset, rules=[rule], lead_ns=lead_ns, clocks={}, hardware=hardware)
+    bed.net.run_for(2 * SECOND_NS)
+    application = bed.application()
+    application.call(ALICE, LinkCreate(peer=BOB, max_time_ns=SECOND_NS))
+    bed.net.run_until(lambda: bool(application.oks or application.errors), limit_ns=3 * SECOND_NS)
+    if made:
+        assert application.oks
+        assert all(arm.start_in_ns > 0 for _, arm in hardware.arms)
+        return
+    error = application.errors[0]
+    assert error.code is ErrorCode.TIMEOUT
+    assert "the link needs a longer lead" in error.text
+    assert BOB not in {name for name, _ in hardware.arms}

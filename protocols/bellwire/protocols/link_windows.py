@@ -70,8 +70,12 @@ class LinkWindows:
         """Open windows, at the primary; take deferred ones, at the secondary, while communication qubits are free."""
         while self._deferred and self._node.qubits.free(QubitKind.COMMUNICATION):
             deferred = self._take_deferred(next(iter(self._deferred)))
-            self._follow(deferred.message)
-            self._node.endpoint.reply(self._settings.peer, deferred.number, HeraldReady())
+            try:
+                self._follow(deferred.message)
+            except RequestError as error:
+                self._node.endpoint.fail(self._settings.peer, deferred.number, error)
+            else:
+                self._node.endpoint.reply(self._settings.peer, deferred.number, HeraldReady())
         if not self._settings.primary or self._backing_off or not self._node.backend_up or not self._book.requests:
             return
         try:
@@ -124,6 +128,8 @@ class LinkWindows:
             if isinstance(answer, RequestError) and window is not None:
                 if answer.code is ErrorCode.UNSYNCED:
                     self._hinder(answer)
+                elif answer.code is ErrorCode.NOTIME:
+                    request.hindrance = answer.text
                 window.step(WindowInput.ABORT, str(answer))
                 if answer.code in HOPELESS and request.create_id in self._book.requests:
                     request.step(RequestInput.FAIL, RequestError(ErrorCode.REJECTED, answer.text))
@@ -199,6 +205,9 @@ class LinkWindows:
         self._node.endpoint.fail(self._settings.peer, self._take_deferred(window_id).number, error)
 
     def _follow(self, message: HeraldOpen) -> None:
+        late_ns = self._node.endpoint.network_time_ns() - message.start_ns
+        if self._settings.lead_ns and late_ns > 0:
+            raise RequestError(ErrorCode.NOTIME, f"the window began {late_ns} ns ago: the link needs a longer lead")
         qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
         if qubit is None:
             raise RequestError(ErrorCode.NORES, "no communication qubit is free")
