@@ -26,7 +26,6 @@ from bellwire.transport.keys import AuthorizedKeys, generate, load_secret
 
 T = TypeVar("T")
 WARM_UP = 500
-BUSY_NS = 1_000_000
 ALICE, BOB = NodeId("alice"), NodeId("bob")
 SECOND_NS = 1_000_000_000
 
@@ -36,11 +35,11 @@ def _run(work: Coroutine[None, None, T], *, uvloop: bool) -> T:
         return runner.run(work)
 
 
-def _answer(keys: Path, pipe: Pipe, uvloop: bool, busy_ns: int) -> None:
-    _run(_answering(keys, pipe, busy_ns), uvloop=uvloop)
+def _answer(keys: Path, pipe: Pipe, uvloop: bool) -> None:
+    _run(_answering(keys, pipe), uvloop=uvloop)
 
 
-async def _answering(keys: Path, pipe: Pipe, busy_ns: int) -> None:
+async def _answering(keys: Path, pipe: Pipe) -> None:
     """Bob, whom others connect to."""
 
     def deliver(peer: NodeId, data: bytes) -> None:
@@ -58,7 +57,6 @@ async def _answering(keys: Path, pipe: Pipe, busy_ns: int) -> None:
         AuthorizedKeys(keys),
         deliver,
         drained=drained,
-        busy_ns=busy_ns,
     )
     driver = Driver(core, hub.send)
     hub.follow(core)
@@ -72,7 +70,7 @@ async def _answering(keys: Path, pipe: Pipe, busy_ns: int) -> None:
     await hub.close()
 
 
-async def _asking(keys: Path, endpoint: str, rounds: int, busy_ns: int) -> list[int]:
+async def _asking(keys: Path, endpoint: str, rounds: int) -> list[int]:
     """Alice: round trips in nanoseconds, as her own code sees them."""
 
     def deliver(peer: NodeId, data: bytes) -> None:
@@ -89,7 +87,6 @@ async def _asking(keys: Path, endpoint: str, rounds: int, busy_ns: int) -> list[
         bob.public,
         deliver,
         drained=drained,
-        busy_ns=busy_ns,
     )
     driver = Driver(core, connection.send)
     connection.start()
@@ -119,15 +116,15 @@ async def _asking(keys: Path, endpoint: str, rounds: int, busy_ns: int) -> list[
     return times[WARM_UP:]
 
 
-def _round_trips(rounds: int, *, uvloop: bool, busy_ns: int) -> tuple[float, float]:
+def _round_trips(rounds: int, *, uvloop: bool) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="bellwire-direct-") as place:
         keys = Path(place)
         for name in (ALICE, BOB):
             generate(keys, name, Role.AGENT)
         here, there = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=_answer, args=(keys, there, uvloop, busy_ns))
+        process = multiprocessing.get_context("spawn").Process(target=_answer, args=(keys, there, uvloop))
         process.start()
-        times = _run(_asking(keys, here.recv(), rounds, busy_ns), uvloop=uvloop)
+        times = _run(_asking(keys, here.recv(), rounds), uvloop=uvloop)
         here.send(None)
         process.join(5)
     p50, p99 = np.percentile(times, [50, 99]) / 1e3
@@ -157,10 +154,10 @@ def measure(scale: float, yardstick: dict[str, float]) -> dict[str, float]:
     rounds = max(500, int(5_000 * scale))
     plain_us = yardstick.get("native_pingpong_p50_us", yardstick["pingpong_p50_us"])
     figures: dict[str, float] = {}
-    for label, uvloop, busy_ns in (("", False, 0), ("_uvloop", True, 0), ("_busy", False, BUSY_NS)):
+    for label, uvloop in (("", False), ("_uvloop", True)):
         if uvloop and quickest_loop() is None:
             continue
-        p50, p99 = _round_trips(rounds, uvloop=uvloop, busy_ns=busy_ns)
+        p50, p99 = _round_trips(rounds, uvloop=uvloop)
         figures |= {
             f"direct{label}_p50_us": p50,
             f"direct{label}_p99_us": p99,

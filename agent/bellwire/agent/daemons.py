@@ -115,7 +115,6 @@ def _node_daemon(
         keys=keys,
         report=structlog.get_logger().info,
         on_ready=readiness.set,
-        busy_ns=config.loop.busy_ns,
         spin_ns=config.loop.spin_ns,
     )
 

@@ -56,7 +56,6 @@ class NodeDaemon:
         clock: Callable[[], int] = local_time_ns,
         report: Callable[[str], None] | None = None,
         on_ready: Callable[[bool], None] | None = None,
-        busy_ns: int = 0,
         spin_ns: int = 0,
     ) -> None:
         self.brain = brain
@@ -68,7 +67,7 @@ class NodeDaemon:
         self._clock = clock
         self._report = report
         self._on_ready = on_ready
-        self._busy_ns, self._spin_ns = busy_ns, spin_ns
+        self._spin_ns = spin_ns
         self._broker_up = False
         self._ready = asyncio.Event()
         self._closing = asyncio.Event()
@@ -97,7 +96,6 @@ class NodeDaemon:
             self._deliver,
             drained=self._drained,
             report=self._report,
-            busy_ns=self._busy_ns,
         )
         send = noting_departures(connection.send, self.brain.endpoint, self._clock)
         self._driver = Driver(self.node, send, self._clock, self._hand_over, spin_ns=self._spin_ns)

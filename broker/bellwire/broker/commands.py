@@ -70,8 +70,7 @@ def broker(
 
     The file holds `bind` (such as "tcp://0.0.0.0:7100"), `secret_key` and `authorized_keys` (a folder of public keys). A
     table `[limits]` says what one participant may take of the broker: `queue` (messages that wait for it), `rate` (messages
-    relayed for it per second), `own_rate` (messages to the broker) and `error_rate`. In a table
-    `[loop]`, `busy_poll_us` spends a core on latency.
+    relayed for it per second), `own_rate` (messages to the broker) and `error_rate`.
 
     `insecure = true` or --insecure is for measuring and for wire captures on one machine. The others then need `insecure =
     true` in their table `[broker]`.
@@ -90,7 +89,6 @@ def broker(
         limits=file.limits.limits(),
         insecure=insecure or insecure_anywhere or file.insecure or file.insecure_anywhere,
         insecure_anywhere=insecure_anywhere or file.insecure_anywhere,
-        busy_ns=file.loop.busy_ns,
         spin_ns=file.loop.spin_ns,
     )
 

@@ -34,7 +34,7 @@ class BrokerConfig:
     """What a broker needs to be told: where to listen, who it is, whom to let in, and how much each may take of it.
 
     `insecure` does without keys on the wire, and then `bind` must be on this machine unless `insecure_anywhere` is set.
-    `busy_ns` is as in `bellwire.transport.reader.Reader`, `spin_ns` as in `bellwire.transport.alarm.Alarm`.
+    `spin_ns` is as in `bellwire.transport.alarm.Alarm`.
     """
 
     bind: str
@@ -45,7 +45,6 @@ class BrokerConfig:
     limits: HubLimits = BROKER_LIMITS
     insecure: bool = False
     insecure_anywhere: bool = False
-    busy_ns: int = 0
     spin_ns: int = 0
 
 
@@ -82,7 +81,6 @@ class BrokerDaemon:
             report=report,
             limits=config.limits,
             insecure=config.insecure,
-            busy_ns=config.busy_ns,
         )
         self._insecure = config.insecure
         self.hub.follow(self.core)

@@ -92,19 +92,9 @@ class TimeTable(Table, frozen=True, kw_only=True):
 
 
 class LoopTable(Table, frozen=True, kw_only=True):
-    """The table `[loop]` of a daemon that may spend a core on latency. Microseconds.
+    """The table `[loop]` of a daemon: for the last `timer_spin_us` before something is due it does nothing but wait for it."""
 
-    For `busy_poll_us` after the last message it asks for the next one instead of sleeping (not on uvloop); for the last
-    `timer_spin_us` before something is due it does nothing but wait for it.
-    """
-
-    busy_poll_us: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
     timer_spin_us: Annotated[float, Meta(ge=0.0, le=1e3)] = 0.0
-
-    @property
-    def busy_ns(self) -> int:
-        """`busy_poll_us` in nanoseconds."""
-        return round(self.busy_poll_us * 1_000)
 
     @property
     def spin_ns(self) -> int:

@@ -75,14 +75,13 @@ class Connection:
         *,
         drained: Callable[[], None] = _nothing,
         report: Callable[[str], None] | None = None,
-        busy_ns: int = 0,
         random: Random | None = None,
     ) -> None:
         """Make a connection to the hub at `endpoint`, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
         `Driver.poke`. `report` is told in one line when the hub refuses the connection. Without a `server_key` the hub is
-        an insecure one: nothing is encrypted, and nobody proves a name. `busy_ns` is as in `Reader`. `random` spreads the
+        an insecure one: nothing is encrypted, and nobody proves a name. `random` spreads the
         attempts to connect again: of many that lose one hub, no two come back at the same time.
         """
         self.endpoint = endpoint
@@ -93,7 +92,6 @@ class Connection:
         self._keys = keys
         self._report = report
         self._server_key = server_key
-        self._busy_ns = busy_ns
         self._random = random or Random()
         self._waiting = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -140,7 +138,7 @@ class Connection:
             raise TransportError(
                 f"{self._keys.name} cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}"
             ) from None
-        self._reader = Reader(socket, self._receive, self._after_portion, busy_ns=self._busy_ns)
+        self._reader = Reader(socket, self._receive, self._after_portion)
         self._watch()
 
     def send(self, peer: NodeId, data: bytes) -> bool:

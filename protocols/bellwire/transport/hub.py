@@ -87,7 +87,6 @@ class Hub:
         report: Callable[[str], None] | None = None,
         limits: HubLimits | None = None,
         insecure: bool = False,
-        busy_ns: int = 0,
         clock: Callable[[], int] = local_time_ns,
     ) -> None:
         """Make a hub that will listen on `bind`, such as `tcp://0.0.0.0:7100`, or port `*` for any free one.
@@ -95,7 +94,7 @@ class Hub:
         `deliver(sender, data)` is called for every message to `name`, `drained()` at the end of each portion of them:
         give it `Driver.poke`. `epoch` goes into the errors that the hub itself sends. `report` is told in one line what a
         person may want to know: who was refused. `insecure` does without keys: nothing is encrypted, and everybody is who
-        its routing id says. `busy_ns` is as in `Reader`.
+        its routing id says.
         """
         self.name = name
         self.bind = bind
@@ -107,7 +106,6 @@ class Hub:
         self._keys = keys
         self._relay = relay
         self._insecure = insecure
-        self._busy_ns = busy_ns
         self._clock = clock
         self._turn = 0
         self._epoch = new_epoch() if epoch is None else epoch
@@ -156,7 +154,7 @@ class Hub:
                 f"{self.name} cannot listen on {self.bind}: {zmq.strerror(error.errno or 0)}"
             ) from None
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        self._reader = Reader(socket, self._receive, self._after_portion, busy_ns=self._busy_ns)
+        self._reader = Reader(socket, self._receive, self._after_portion)
 
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""

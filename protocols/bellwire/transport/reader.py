@@ -8,7 +8,6 @@ after every batch of sends.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import zmq
@@ -37,25 +36,11 @@ class Reader:
     `receive(limit)` takes up to `limit` messages and returns how many: fewer only when the socket is empty.
     """
 
-    def __init__(
-        self,
-        socket: zmq.Socket[bytes],
-        receive: Callable[[int], int],
-        drained: Callable[[], None],
-        *,
-        busy_ns: int = 0,
-    ) -> None:
-        """Begin to read `socket` on the running loop; `drained` is called after every portion that was not empty.
-
-        For `busy_ns` after the last message the loop does not sleep but asks again and again. That saves the time that waking
-        up takes, and costs a core. It has no effect on uvloop, where a message that comes meanwhile was measured to be seen
-        only when the loop sleeps.
-        """
+    def __init__(self, socket: zmq.Socket[bytes], receive: Callable[[int], int], drained: Callable[[], None]) -> None:
+        """Begin to read `socket` on the running loop; `drained` is called after every portion that was not empty."""
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._drained = drained
-        self._busy_ns = busy_ns if isinstance(self._loop, asyncio.BaseEventLoop) else 0
-        self._busy_until_ns = 0
         self._fd = int(socket.getsockopt(zmq.FD))
         self._soon: asyncio.Handle | None = None
         self._draining = False
@@ -75,7 +60,6 @@ class Reader:
         if self._soon is not None:
             self._soon.cancel()
         self._draining = True  # so that nothing schedules a drain any more
-        self._busy_ns = 0
         self._receive = _empty
 
     def _drain(self) -> None:
@@ -89,7 +73,7 @@ class Reader:
             emptied = self._portions()
         finally:
             self._draining = self._receive is _empty
-        if not emptied or (self._busy_ns and time.monotonic_ns() < self._busy_until_ns):
+        if not emptied:
             self.again()
 
     def _portions(self) -> bool:
@@ -99,8 +83,6 @@ class Reader:
             self._sent = False
             if taken == 0:
                 return True
-            if self._busy_ns:
-                self._busy_until_ns = time.monotonic_ns() + self._busy_ns
             self._drained()
             if taken < PORTION and not self._sent:
                 return True

@@ -269,28 +269,7 @@ async def test_alarm_that_spins_never_rings_early_and_spins_no_longer_than_it_ma
     alarm.close()
 
 
-async def test_reader_that_is_busy_takes_what_no_signal_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For as long as it is busy the loop asks without waiting for the descriptor."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.PULL)
-    ready, taken = [1], asyncio.Event()
-    asked = 0
-
-    def receive(_limit: int) -> int:
-        nonlocal asked
-        asked += 1
-        if asked == 5:
-            taken.set()
-        return ready.pop() if ready else 0
-
-    reader = Reader(socket, receive, lambda: None, busy_ns=3_600 * 10**9)
-    await asyncio.wait_for(taken.wait(), PATIENCE_S)
-    reader.close()
-    socket.close()
-    context.term()
-
-
-async def test_reader_that_is_not_busy_asks_once_more_at_most() -> None:
+async def test_reader_of_an_empty_socket_does_not_ask_again_and_again() -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.PULL)
     asked: list[int] = []
