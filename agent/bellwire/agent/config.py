@@ -98,10 +98,14 @@ class NodeFile(Table, frozen=True, kw_only=True):
 
 
 class AgentConfig(NodeFile, frozen=True, kw_only=True):
-    """An agent's configuration file. Paths are relative to the file's folder."""
+    """An agent's configuration file. Paths are relative to the file's folder.
+
+    `applications` names who may use the node; without it everybody may whom the broker lets in as an application.
+    """
 
     links: dict[str, LinkTable] = {}
     application_timeout_ms: Milliseconds = APPLICATION_TIMEOUT_MS
+    applications: list[Text] | None = None
 
 
 class StationLinkTable(Table, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER
+from bellwire.protocols.messages import Role
 from bellwire.protocols.node import Node
 from bellwire.protocols.station import Station, StationLink
 from bellwire.protocols.time_hub import TimePart
@@ -19,7 +20,11 @@ class StationBrain:
         self.endpoint = endpoint
         self.node = Node(endpoint)
         self.time = TimePart(endpoint, time)
-        self.station = Station(self.node, links)
+        served = list(links)
+        for link in served:
+            endpoint.known_roles.expect(link.primary, Role.AGENT)
+            endpoint.known_roles.expect(link.secondary, Role.AGENT)
+        self.station = Station(self.node, served)
 
     def start(self, now_ns: int) -> None:
         """Begin: greet the broker."""
