@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -121,15 +121,19 @@ def check_access(table: AccessTable, message: Message, sender: Role | None, rece
     """
     access, tag = table.get(type(message)), message.__struct_config__.tag
     if access is not None and receiver not in access.receivers:
-        raise RemoteProtocolError(f"a {receiver} does not take {tag}", "1 §3.5", ErrorCode.UNKNOWN_TYPE)
+        raise RemoteProtocolError(f"the role {receiver} does not take {tag}", "1 §3.5", ErrorCode.UNKNOWN_TYPE)
     if access is None or sender not in access.senders:
-        raise RemoteProtocolError(f"{tag} is not for a {sender} to send", "1 §2.6", ErrorCode.DENIED)
+        raise RemoteProtocolError(f"{tag} is not for the role {sender} to send", "1 §2.6", ErrorCode.DENIED)
 
 
 class KnownRoles:
-    """The roles that peers are known to have, apart from what they say. The broker's is its name's alone."""
+    """The roles that peers are known to have, apart from what they say. The broker's is its name's alone.
+
+    `authority` knows the roles that stand with keys, where this side holds the authorized ones.
+    """
 
     def __init__(self) -> None:
+        self.authority: Callable[[NodeId], Role | None] | None = None
         self._roles: dict[NodeId, Role] = {BROKER: Role.BROKER}
 
     def expect(self, peer: NodeId, role: Role) -> None:
@@ -143,6 +147,8 @@ class KnownRoles:
             RemoteProtocolError: DENIED, when it is known to have another, or is a broker that is not called so.
         """
         known = self._roles.get(peer)
-        if claimed is not known and (known is not None or claimed is Role.BROKER):
-            text = f"{peer} says that it is a {claimed}, and is {'none' if known is None else f'a {known}'}"
+        if known is None and self.authority is not None:
+            known = self.authority(peer)
+        if claimed is not known and (known is not None or claimed is Role.BROKER or self.authority is not None):
+            text = f"{peer} says that its role is {claimed}, but it is {known or 'another'}"
             raise RemoteProtocolError(text, "1 §2.6", ErrorCode.DENIED)

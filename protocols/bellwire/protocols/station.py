@@ -10,7 +10,7 @@ from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestErr
 from bellwire.protocols.herald import StationInput, StationState, StationWindow
 from bellwire.protocols.ids import LinkId, NodeId, WindowId
 from bellwire.protocols.instructions import AnyCompletion, Arm, Cancel, WindowEnded
-from bellwire.protocols.limits import MAX_STATION_WINDOWS
+from bellwire.protocols.limits import MAX_LINK_WINDOWS, MAX_STATION_WINDOWS
 from bellwire.protocols.messages import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, Reply, SessionAck
 from bellwire.protocols.node import Node, failure
 
@@ -53,6 +53,8 @@ class Station:
             raise RemoteProtocolError(f"{message.window_id} is open already", "2 §3.1")
         if len(self.windows) >= MAX_STATION_WINDOWS:
             raise RequestError(ErrorCode.NORES, f"{MAX_STATION_WINDOWS} windows are open")
+        if sum(window.link_id == link.link_id for window in self.windows.values()) >= MAX_LINK_WINDOWS:
+            raise RequestError(ErrorCode.NORES, f"{MAX_LINK_WINDOWS} windows of {link.link_id} are open")
         node.check_time(link.guard_ns)
         if not node.backend_up:
             raise RequestError(ErrorCode.BACKEND, f"the detectors of {endpoint.node} are not connected")
@@ -100,7 +102,7 @@ class Station:
         """The primary has given a window up."""
         self._link(peer, message.link_id)
         window = self.windows.get(message.window_id)
-        if window is not None:
+        if window is not None and window.link_id == message.link_id:
             window.step(StationInput.ABORT)
         return SessionAck()
 

@@ -20,8 +20,9 @@ from bellwire.protocols.ids import Epoch, NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
 from bellwire.protocols.messages import SESSION_MESSAGES, SessionError
 from bellwire.protocols.session import Loss
-from bellwire.transport.clock import new_epoch
+from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
+from bellwire.transport.guests import Guests
 from bellwire.transport.keys import AuthorizedKeys, KeyPair
 from bellwire.transport.reader import HWM, LINGER_MS, Reader
 
@@ -31,6 +32,12 @@ MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
 PING_MS = 2_000
 SILENCE_MS = 6_000
 """A connection on which pings are answered by nothing for this long is taken down."""
+
+HANDSHAKE_MS = 5_000
+"""A connection that has not proved its key by then is taken down."""
+
+WATCH_S = 0.4
+"""How often the authorized keys are read: the connections of a revoked one end within a second."""
 
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
@@ -49,6 +56,7 @@ class HubCounters:
     unroutable: int = 0
     full: int = 0
     unsent: int = 0
+    revoked: int = 0
 
 
 def _nothing() -> None:
@@ -95,8 +103,12 @@ class Hub:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
         self._reader: Reader | None = None
+        self._guests = Guests(authorized)
+        self._report = report
+        self._problem = ""
+        self._watch: asyncio.TimerHandle | None = None
+        self._endpoint: Endpoint | None = None
         self._name = name.encode()
-        self._names: dict[str, tuple[NodeId, bytes]] = {}
         self._addresses: dict[NodeId, bytes] = {}
         self._members: dict[bytes, bytes] = {}
         self._answer_to: dict[NodeId, bytes] = {}
@@ -119,6 +131,7 @@ class Hub:
         socket.setsockopt(zmq.SNDHWM, HWM)
         socket.setsockopt(zmq.RCVHWM, HWM)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
         self._gatekeeper.start()
@@ -131,9 +144,11 @@ class Hub:
             ) from None
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._reader = Reader(socket, self._receive, self._after_portion)
+        self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look_at_keys)
 
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""
+        self._endpoint = endpoint
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_lost.append(self._peer_lost)
 
@@ -178,6 +193,8 @@ class Hub:
             return
         if self._reader is not None:
             self._reader.close()
+        if self._watch is not None:
+            self._watch.cancel()
         self._gatekeeper.close()
         self._socket.close()
         await asyncio.get_running_loop().run_in_executor(None, self._context.term)
@@ -206,23 +223,26 @@ class Hub:
         return limit
 
     def _take(self, origin: bytes, user: str, target: bytes, message: zmq.Frame) -> None:
-        sender = self._names.get(user)
-        if sender is None:
-            sender = self._names[user] = (NodeId(user), user.encode())
+        guest = self._guests.known(user) or self._guests.admit(user, message)
+        if guest is None:
+            self.counters.revoked += 1
+            return
+        bound = self._addresses.get(guest.name) == origin
+        if not bound:
+            self._guests.met(guest, origin, message)
         if len(message) > MAX_MESSAGE_BYTES:
             self.counters.oversize += 1
         elif target == self._name:
-            self._deliver(sender[0], origin, message.bytes)
+            self._deliver(guest.name, origin, message.bytes, bound)
         elif not self._relay:
             self.counters.unroutable += 1
-        elif self._addresses.get(sender[0]) != origin:
-            self._tell_ungreeted(sender[0], origin)
+        elif not bound:
+            self._tell_ungreeted(guest.name, origin)
         else:
-            self._forward(sender[1], origin, target, message)
+            self._forward(guest.frame, origin, target, message)
 
-    def _deliver(self, sender: NodeId, origin: bytes, data: bytes) -> None:
+    def _deliver(self, sender: NodeId, origin: bytes, data: bytes, bound: bool) -> None:
         self.counters.delivered += 1
-        bound = self._addresses.get(sender) == origin
         if not bound:
             self._answer_to[sender] = origin
         self._current = (sender, origin)
@@ -260,6 +280,28 @@ class Hub:
         self.counters.ungreeted += 1
         text = f"{sender} has not greeted {self.name} on this connection"
         self._tell(origin, SessionError(epoch=self._epoch, code=ErrorCode.NO_SESSION, text=text, rule="1 §4.3"))
+
+    def _look_at_keys(self) -> None:
+        """End the connections of keys that are not authorized any more, and every session with their participants."""
+        self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look_at_keys)
+        for guest in self._guests.revoke(self._tell_problem):
+            self._tell_problem(f"{self.name} ended the connections of {guest.name}: its key is not authorized any more")
+            if self._addresses.get(guest.name) in guest.connections:
+                self._show_out(guest.name)
+        self.drained()
+
+    def _show_out(self, name: NodeId) -> None:
+        """Reach and relay to a participant no more, and lose the session with it."""
+        self.unbind(name)
+        if self._endpoint is not None:
+            self._endpoint.begin(local_time_ns(), f"{self.name}:keys")
+            self._endpoint.drop_session(name, f"the key of {name} is not authorized any more")
+
+    def _tell_problem(self, text: str) -> None:
+        """Report what may be so for long, once until there is something else to report."""
+        if self._report is not None and text != self._problem:
+            self._report(text)
+        self._problem = text
 
     def _peer_up(self, _peer: NodeId) -> None:
         self.bind_current()

@@ -76,6 +76,45 @@ def generate(directory: Path, name: NodeId, role: Role) -> Path:
     return secret_path
 
 
+def authorize(path: Path, directory: Path) -> PublicKey:
+    """Let the owner of a public key file in: put the file into a directory of authorized keys, as a whole or not at all.
+
+    Raises:
+        ConfigError: when it is no public key, another key of that name is there already, or it cannot be written.
+    """
+    key = load_public(path)
+    target = directory / f"{key.name}{PUBLIC_SUFFIX}"
+    if target.exists() and load_public(target) != key:
+        raise ConfigError(f"{target}: another key of {key.name} is authorized: revoke it first")
+    head = f'metadata\n    name = {key.name}\n    role = {key.role}\ncurve\n    public-key = "'
+    beside = directory / f".{key.name}.part"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        text = z85.encode(key.public).decode("ascii")
+        _write(beside, f'# Public key of {key.name}.\n\n{head}{text}"\n', _PUBLIC_MODE)
+        beside.replace(target)
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot write keys: {error.strerror}") from None
+    return key
+
+
+def revoke(name: NodeId, directory: Path) -> Path:
+    """Let a participant in no more: take its public key out of a directory of authorized keys. Returns the file's path.
+
+    Raises:
+        ConfigError: when it is not there or cannot be removed.
+    """
+    path = directory / f"{name}{PUBLIC_SUFFIX}"
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such key, so {name} is not authorized there") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot remove the key: {error.strerror}") from None
+    return path
+
+
 def load_secret(path: Path) -> KeyPair:
     """Read a secret key file.
 
@@ -103,19 +142,21 @@ def load_public(path: Path) -> PublicKey:
 class AuthorizedKeys:
     """The public keys in a directory: whoever has one of them is let in under its name.
 
-    Files may be added and removed while a hub runs: every lookup looks at the directory. Removing a file refuses new
-    connections and does not end the ones that are open.
+    Files may be added, replaced and removed while a hub runs. `lookup` reads the directory; `find` reads one file of it, and
+    `known` nothing.
     """
 
     def __init__(self, directory: Path) -> None:
         """Read the directory.
 
         Raises:
-            ConfigError: when it is missing or one of its key files is malformed.
+            ConfigError: when it is missing, everybody may write to it, or one of its key files is malformed.
         """
         self.directory = directory
         self.problems: dict[Path, str] = {}
-        self._seen: dict[Path, tuple[tuple[int, int, int], PublicKey | None]] = {}
+        self._seen: dict[Path, _Seen] = {}
+        self._keys: dict[bytes, tuple[Path, PublicKey]] = {}
+        self._roles: dict[NodeId, Role] = {}
         self._scan()
         for problem in self.problems.values():
             raise ConfigError(problem)
@@ -125,51 +166,91 @@ class AuthorizedKeys:
 
         A file that became malformed while the hub runs lets nobody in; `problems` says what is wrong with it.
         """
+        return None if self.refresh() is not None else self.known(public)
+
+    def find(self, public: bytes) -> PublicKey | None:
+        """As `lookup`, of a key that was in the directory when it was last read: only its own file is looked at."""
+        found = self._keys.get(public)
+        if found is None:
+            return None
+        path, key = found
+        seen = self._seen.get(path)
+        return key if seen is not None and seen.mark == _mark(path) else self.lookup(public)
+
+    def known(self, public: bytes) -> PublicKey | None:
+        """Whose key it was when the directory was last read."""
+        found = self._keys.get(public)
+        return None if found is None else found[1]
+
+    def role_of(self, name: NodeId) -> Role | None:
+        """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
+        return self._roles.get(name)
+
+    def refresh(self) -> str | None:
+        """Read the directory anew. Returns why it cannot be read, if so; what was known stays known then."""
         try:
             self._scan()
         except ConfigError as error:
             self.problems = {self.directory: str(error)}
-            return None
-        for _, key in self._seen.values():
-            if key is not None and key.public == public:
-                return key
-        return None
-
-    def role_of(self, name: NodeId) -> Role | None:
-        """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
-        for _, key in self._seen.values():
-            if key is not None and key.name == name:
-                return key.role
+            return str(error)
         return None
 
     def _scan(self) -> None:
         try:
-            paths = sorted(self.directory.glob(f"*{PUBLIC_SUFFIX}"))
-            if not paths and not self.directory.is_dir():
-                raise ConfigError(f"{self.directory}: no such directory of authorized keys")
+            mode = self.directory.stat().st_mode
+            names = sorted(name for name in os.listdir(self.directory) if name.endswith(PUBLIC_SUFFIX))
+        except FileNotFoundError:
+            raise ConfigError(f"{self.directory}: no such directory of authorized keys") from None
         except OSError as error:
             raise ConfigError(f"{self.directory}: cannot read authorized keys: {error.strerror}") from None
-        seen: dict[Path, tuple[tuple[int, int, int], PublicKey | None]] = {}
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ConfigError(f"{self.directory}: everybody may add authorized keys to it: chmod o-w it")
+        seen: dict[Path, _Seen] = {}
         problems: dict[Path, str] = {}
-        for path in paths:
-            try:
-                status = path.stat()
-            except OSError:
+        for path in (self.directory / name for name in names):
+            mark = _mark(path)
+            if mark is None:
                 continue  # removed in this very moment, so it authorizes nobody
-            mark = (status.st_mtime_ns, status.st_size, status.st_ino)
             known = self._seen.get(path)
-            if known is not None and known[0] == mark:
-                seen[path] = known
-                if path in self.problems:
-                    problems[path] = self.problems[path]
-                continue
-            key: PublicKey | None = None
-            try:
-                key = _authorized(path)
-            except ConfigError as error:
-                problems[path] = str(error)
-            seen[path] = (mark, key)
-        self._seen, self.problems = seen, problems
+            if known is None or known.mark != mark:
+                known = _seen(path, mark)
+            seen[path] = known
+            if known.problem:
+                problems[path] = known.problem
+        self.problems = problems
+        if seen != self._seen:
+            self._seen = seen
+            listed = [(path, each.key) for path, each in seen.items() if each.key is not None]
+            self._keys = {key.public: (path, key) for path, key in listed}
+            self._roles = {key.name: key.role for _, key in listed}
+
+
+_Mark = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file as it was when it was read: its marks, and the key in it or what is wrong with it."""
+
+    mark: _Mark
+    key: PublicKey | None
+    problem: str = ""
+
+
+def _mark(path: Path) -> _Mark | None:
+    """What tells a file from what it was before; `None` when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _seen(path: Path, mark: _Mark) -> _Seen:
+    try:
+        return _Seen(mark, _authorized(path))
+    except ConfigError as error:
+        return _Seen(mark, None, str(error))
 
 
 def _authorized(path: Path) -> PublicKey:
