@@ -154,8 +154,8 @@ class AuthorizedKeys:
         """
         self.directory = directory
         self.problems: dict[Path, str] = {}
-        self._seen: dict[Path, _Seen] = {}
-        self._keys: dict[bytes, tuple[Path, PublicKey]] = {}
+        self._seen: dict[str, _Seen] = {}
+        self._keys: dict[bytes, tuple[str, PublicKey]] = {}
         self._roles: dict[NodeId, Role] = {}
         self._scan()
         for problem in self.problems.values():
@@ -173,9 +173,8 @@ class AuthorizedKeys:
         found = self._keys.get(public)
         if found is None:
             return None
-        path, key = found
-        seen = self._seen.get(path)
-        return key if seen is not None and seen.mark == _mark(path) else self.lookup(public)
+        name, key = found
+        return key if self._seen[name].mark == _mark(self.directory / name) else self.lookup(public)
 
     def known(self, public: bytes) -> PublicKey | None:
         """Whose key it was when the directory was last read."""
@@ -196,32 +195,29 @@ class AuthorizedKeys:
         return None
 
     def _scan(self) -> None:
+        marks: dict[str, _Mark] = {}
         try:
             mode = self.directory.stat().st_mode
-            names = sorted(name for name in os.listdir(self.directory) if name.endswith(PUBLIC_SUFFIX))
+            with os.scandir(self.directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(PUBLIC_SUFFIX) and (mark := _mark(entry)) is not None:
+                        marks[entry.name] = mark
         except FileNotFoundError:
             raise ConfigError(f"{self.directory}: no such directory of authorized keys") from None
         except OSError as error:
             raise ConfigError(f"{self.directory}: cannot read authorized keys: {error.strerror}") from None
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             raise ConfigError(f"{self.directory}: everybody may add authorized keys to it: chmod o-w it")
-        seen: dict[Path, _Seen] = {}
-        problems: dict[Path, str] = {}
-        for path in (self.directory / name for name in names):
-            mark = _mark(path)
-            if mark is None:
-                continue  # removed in this very moment, so it authorizes nobody
-            known = self._seen.get(path)
-            if known is None or known.mark != mark:
-                known = _seen(path, mark)
-            seen[path] = known
-            if known.problem:
-                problems[path] = known.problem
-        self.problems = problems
-        if seen != self._seen:
-            self._seen = seen
-            listed = [(path, each.key) for path, each in seen.items() if each.key is not None]
-            self._keys = {key.public: (path, key) for path, key in listed}
+        former, self._seen = self._seen, {}
+        for name in sorted(marks):
+            known = former.get(name)
+            if known is None or known.mark != marks[name]:
+                known = _seen(self.directory / name, marks[name])
+            self._seen[name] = known
+        self.problems = {self.directory / name: each.problem for name, each in self._seen.items() if each.problem}
+        if self._seen != former:
+            listed = [(name, each.key) for name, each in self._seen.items() if each.key is not None]
+            self._keys = {key.public: (name, key) for name, key in listed}
             self._roles = {key.name: key.role for _, key in listed}
 
 
@@ -237,10 +233,10 @@ class _Seen:
     problem: str = ""
 
 
-def _mark(path: Path) -> _Mark | None:
+def _mark(file: Path | os.DirEntry[str]) -> _Mark | None:
     """What tells a file from what it was before; `None` when there is none."""
     try:
-        status = path.stat()
+        status = file.stat()
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
