@@ -119,7 +119,9 @@ def opening(application: NodeId, pair_id: PairId) -> GateOpen:
 
 
 @asynccontextmanager
-async def member(net: Slice, role: Role, *, says: Role | None = None, name: NodeId = MALLORY) -> AsyncIterator[Application]:
+async def member(
+    net: Slice, role: Role, *, says: Role | None = None, name: NodeId = MALLORY
+) -> AsyncIterator[Application]:
     """A hostile participant with a key of a role."""
     keys = net.keys.make(name, role)
     async with Application(keys, net.broker.endpoint, net.keys.public(BROKER), role=says) as mallory:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from loopback import ALICE, QUICK, WAIT_S, Losses
 from proxy import Proxy
+from tests.unit.transport.conftest import Client
 
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode
@@ -21,7 +22,6 @@ from bellwire.protocols.session import Loss
 from bellwire.transport import hub as hub_module
 from bellwire.transport.connection import Connection
 from bellwire.transport.driver import Driver
-from tests.unit.transport.conftest import Client
 
 if TYPE_CHECKING:
     from tests.unit.transport.conftest import Host, Keys, Yard
@@ -167,8 +167,9 @@ async def test_peer_behind_a_dead_path_is_lost_and_others_are_told(yard: Yard, k
     async with Proxy(host.hub.endpoint) as proxy:
         pair = keys.pair("alice")
         endpoint = Endpoint(ALICE, Role.AGENT, Epoch(1), settings=QUICK)
-        connection = Connection(proxy.endpoint, pair, keys.broker.public, lambda peer, data: driver.deliver(peer, data))
+        connection = Connection(proxy.endpoint, pair, keys.broker.public, lambda *_: None)
         driver = Driver(endpoint, connection.send)
+        connection.deliver = driver.deliver
         connection.start()
 
         def greet(now_ns: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fuzzing import Mutator
-from scene import ALICE, BOB, HUB, LINK, SECOND_NS
+from scene import ALICE, BOB, HUB, LINK
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.protocols.codec import CODEC
@@ -16,6 +16,7 @@ from bellwire.protocols.limits import MAX_ANSWERED_REQUESTS, MAX_LINK_REQUESTS, 
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import Role, SessionHello, TimeReport, TimeStatus
 from bellwire.protocols.node import QubitKind
+from bellwire.sim.virtual import SECOND_NS
 
 EPOCH: Final = Epoch(1)
 APP, PROBE = NodeId("app"), NodeId("probe")
@@ -81,5 +82,3 @@ def _complete(instruction: AnyInstruction) -> AnyCompletion:
     if isinstance(instruction, Arm):
         return WindowEnded(window_id=instruction.window_id, attempts=1)
     return Measured(bit=0) if isinstance(instruction, Measure) else Done()
-
-

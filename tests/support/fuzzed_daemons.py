@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -74,58 +73,83 @@ def transmission(mutator: Mutator, data: bytes, attacker: Attacker, epochs: Mapp
     return [target.encode(), hostile]
 
 
+class _Siege:
+    """The attackers of a testbed, and an honest application that sees whether it holds."""
+
+    def __init__(self, net: Slice, probe: Application, seed: int) -> None:
+        self.asked = 0
+        self.failures: list[str] = []
+        self._net, self._probe, self._seed = net, probe, seed
+        self._frames = recorded(seed)
+        self._mutator = Mutator(seed)
+        for frame in self._frames:
+            self._mutator.show(frame)
+        self._epochs = {name: node.brain.endpoint.epoch for name, node in net.nodes.items()}
+        self._epochs[BROKER] = net.broker.core.epoch
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._attackers: list[Attacker] = []
+
+    def renew(self, place: int) -> None:
+        """Take the attackers' keys back, and let others in."""
+        for attacker in self._attackers:
+            attacker.close()
+            revoke(attacker.name, self._net.keys.directory)
+        names = [(NodeId(f"mallory-{role}-{place}"), role) for role in ROLES]
+        self._attackers = [Attacker(self._context, self._net.keys.make(*each), self._net) for each in names]
+
+    def attack(self, number: int) -> None:
+        """Send so many hostile transmissions."""
+        random = self._mutator.random
+        for _ in range(number):
+            attacker, data = random.choice(self._attackers), random.choice(self._frames)
+            attacker.send(transmission(self._mutator, data, attacker, self._epochs))
+        for attacker in self._attackers:
+            attacker.drain()
+
+    async def look(self, place: int) -> None:
+        """Ask every daemon something valid: what was sent to the broker before has been taken in when it answers."""
+        for target in TARGETS:
+            self.asked += 1
+            try:
+                await self._probe.ask(target, TimeStatus(), TimeReport)
+            except RequestError as error:
+                self.failures.append(f"seed {self._seed}, input {place}: {target} did not answer: {error}")
+
+    def close(self) -> None:
+        """Close every socket."""
+        for attacker in self._attackers:
+            attacker.close()
+        self._context.term()
+
+
 async def fuzz_daemons(
     directory: Path, seed: int, number: int, a_tenth: Callable[[], None] = lambda: None
 ) -> tuple[int, list[str]]:
     """Send so many hostile transmissions. Returns how many valid requests were asked, and which were not answered.
 
-    `a_tenth` is called when a tenth of them has been taken in.
+    `a_tenth` is called once, when a tenth of them has been taken in.
 
     Raises:
         Exception: what a daemon failed of.
     """
-    mutator, frames, failures, asked = Mutator(seed), recorded(seed), [], 0
-    for frame in frames:
-        mutator.show(frame)
+    early = False
     async with Slice(directory) as net:
-        probe_keys = net.keys.make(NodeId("probe"), Role.APPLICATION)
-        epochs = {name: node.brain.endpoint.epoch for name, node in net.nodes.items()}
-        epochs[BROKER] = net.broker.core.epoch
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        attackers: list[Attacker] = []
-        early = False
-        try:
-            async with Application(probe_keys, net.broker.endpoint, net.keys.public(BROKER)) as probe:
+        keys = net.keys.make(NodeId("probe"), Role.APPLICATION)
+        async with Application(keys, net.broker.endpoint, net.keys.public(BROKER)) as probe:
+            siege = _Siege(net, probe, seed)
+            try:
                 for place in range(0, number, PROBING):
                     if place % LIFE == 0:
-                        for attacker in attackers:
-                            attacker.close()
-                            revoke(attacker.name, net.keys.directory)
-                        names = [(NodeId(f"mallory-{role}-{place}"), role) for role in ROLES]
-                        attackers[:] = [Attacker(context, net.keys.make(*each), net) for each in names]
-                    for _ in range(min(PROBING, number - place)):
-                        attacker = mutator.random.choice(attackers)
-                        data = mutator.random.choice(frames)
-                        attacker.send(transmission(mutator, data, attacker, epochs))
-                    for attacker in attackers:
-                        attacker.drain()
-                    for target in TARGETS:
-                        asked += 1
-                        try:
-                            await probe.ask(target, TimeStatus(), TimeReport)
-                        except RequestError as error:
-                            failures.append(f"seed {seed}, input {place}: {target} did not answer: {error}")
-                    if not early and place >= number / 10:
+                        siege.renew(place)
+                    siege.attack(min(PROBING, number - place))
+                    await siege.look(place)
+                    if not early and place + PROBING >= number / 10:
                         early = True
                         a_tenth()
-        finally:
-            for attacker in attackers:
-                attacker.close()
-            context.term()
+            finally:
+                siege.close()
         for node in net.nodes.values():
             assert node._driver is not None
             if node._driver.failed.done():
                 node._driver.failed.result()
-        if not early:
-            a_tenth()
-    return asked, failures
+    return siege.asked, siege.failures

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Final
 
 from fuzzing import Mutator
-from scene import ALICE, BOB, HUB, SECOND_NS, initialise, release, two_nodes
+from scene import ALICE, BOB, HUB, initialise, release, two_nodes
 
 from bellwire.protocols.codec import CODEC, Undecodable
 from bellwire.protocols.endpoint import Answer
@@ -21,7 +21,7 @@ from bellwire.protocols.messages import (
     Request,
     TimeStatus,
 )
-from bellwire.sim.virtual import VirtualApplication
+from bellwire.sim.virtual import SECOND_NS, VirtualApplication
 from bellwire.simnet.fabric import Frame, Rule
 from bellwire.virtual.measures import Bounds
 from bellwire.virtual.oracle import Oracle

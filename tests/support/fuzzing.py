@@ -28,7 +28,21 @@ def nested(depth: int) -> Any:
 EVIL: Final[tuple[Any, ...]] = (
     *(None, True, False, 0, 1, -1, 2**31, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)),
     *(0.0, -0.0, 1e308, float("inf"), float("nan"), 5e-324),
-    *("", "a", "broker", "alice", "x" * 64, "x" * 65, "x" * 1_025, "\x00", "\u202e", "a b", "../../etc", "%s%n", "é" * 160),
+    *(
+        "",
+        "a",
+        "broker",
+        "alice",
+        "x" * 64,
+        "x" * 65,
+        "x" * 1_025,
+        "\x00",
+        "\u202e",
+        "a b",
+        "../../etc",
+        "%s%n",
+        "é" * 160,
+    ),
     *(b"", b"\xff" * 40, [], [[]], [None] * 3, {}, {"type": "session.hello"}, {"": {}}, nested(40), nested(1_000)),
     *(["x"] * 2_000, "cz", "K", "psi+", "done", "PROTOCOL"),
 )

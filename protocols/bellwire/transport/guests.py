@@ -40,7 +40,7 @@ class Guest:
 
 
 class Guests:
-    """The keys that are at a hub. Frames carry the user id that the gatekeeper gave their connection: the key in hexadecimal."""
+    """The keys that are at a hub. A frame's user id is what the gatekeeper gave its connection: the key in hexadecimal."""
 
     def __init__(self, authorized: AuthorizedKeys) -> None:
         self._authorized = authorized
@@ -74,7 +74,7 @@ class Guests:
     def revoke(self, report: Callable[[str], None]) -> list[Guest]:
         """Read the directory anew, and end the connections of every key that does not stand in it any more.
 
-        Returns those who are no guests any more. While the directory cannot be read nobody loses a connection; `report` is told.
+        Returns those who are no guests any more. While the directory cannot be read nobody is, and `report` is told.
         """
         problem = self._authorized.refresh()
         if problem is not None:

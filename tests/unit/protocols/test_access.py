@@ -18,7 +18,9 @@ TABLES = [pytest.param(ACCESS, MESSAGES, id="protocol"), pytest.param(WORLD_ACCE
 
 
 @pytest.mark.parametrize(("table", "messages"), TABLES)
-def test_every_message_has_a_row_and_no_row_is_left_over(table: AccessTable, messages: tuple[type[Message], ...]) -> None:
+def test_every_message_has_a_row_and_no_row_is_left_over(
+    table: AccessTable, messages: tuple[type[Message], ...]
+) -> None:
     assert set(table) == set(messages)
 
 

@@ -33,7 +33,10 @@ class Hub:
 
     def __init__(self) -> None:
         self.number = 1
-        links = [StationLink(link_id=OURS, primary=ALICE, secondary=BOB), StationLink(link_id=THEIRS, primary=CAROL, secondary=BOB)]
+        links = [
+            StationLink(link_id=OURS, primary=ALICE, secondary=BOB),
+            StationLink(link_id=THEIRS, primary=CAROL, secondary=BOB),
+        ]
         self.brain = StationBrain(Endpoint(HUB, Role.STATION, ONE), links)
         self.brain.node.backend_connected((), SECOND)
         for peer in (ALICE, CAROL):
