@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint model mutants traces bench wheels compose-test clean
+.PHONY: help demo test lint model mutants traces fuzz fuzz-guided bench wheels compose-test clean
 .NOTPARALLEL:
 
 help: ## Show this.
@@ -34,6 +34,12 @@ mutants: $(VENV)/.installed ## Break the protocol code on purpose, and see which
 
 traces: $(VENV)/.installed ## See whether seeds have the same traces on every supported Python that is found here.
 	@$(BIN)/python tests/simulation/traces.py $(ARGS)
+
+fuzz: $(VENV)/.installed-test ## Feed a million hostile frames each to decoder, network and daemons. ARGS="--inputs 50000 network".
+	@$(BIN)/python tests/fuzz/run.py $(ARGS)
+
+fuzz-guided: $(VENV)/.installed-test $(VENV)/.installed-fuzz ## The same for one agent, guided by coverage (atheris). ARGS is libFuzzer's.
+	@$(BIN)/python tests/fuzz/guided.py $(or $(ARGS),-runs=1000000 -max_len=4096)
 
 bench: $(VENV)/.installed ## Measure, into bench/results.json and a table.
 	@$(BIN)/python bench/run.py $(ARGS)

@@ -259,7 +259,7 @@ async def test_idle_participants_find_a_restarted_broker_and_each_other(network:
 
 
 async def test_many_participants_find_a_restarted_broker_and_each_other(network: Network) -> None:
-    """Spec 1 §2.6: they come back at times of their own, and have not piled up greetings for it."""
+    """Spec 1 §2.7: they come back at times of their own, and have not piled up greetings for it."""
     names = [NodeId(f"n{number}") for number in range(40)]
     broker = await network.broker(QUICK)
     members = [network.join(name, settings=QUICK) for name in names]

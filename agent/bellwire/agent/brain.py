@@ -37,6 +37,7 @@ from bellwire.protocols.messages import (
     ProgramRun,
     Reply,
     RequestType,
+    Role,
 )
 from bellwire.protocols.node import Node
 from bellwire.protocols.pairs import PairEnd
@@ -61,8 +62,13 @@ class AgentBrain:
         draw: Callable[[], float],
         pair_storage: int = 0,
         time: TimeSettings | None = None,
+        applications: frozenset[NodeId] | None = None,
     ) -> None:
-        """`draw` gives numbers drawn evenly from 0 (included) to 1 (excluded): they choose bases."""
+        """Make the brain of a node with these links.
+
+        `draw` gives numbers drawn evenly from 0 (included) to 1 (excluded): they choose bases. `applications` may use the node;
+        all that reach it when not given.
+        """
         self.endpoint = endpoint
         self.node = Node(endpoint)
         self.node.pair_storage = pair_storage
@@ -71,9 +77,13 @@ class AgentBrain:
         self._application_timeout_ns = application_timeout_ns
         self._expired: dict[tuple[NodeId, CreateId], list[tuple[int, str]]] = {}
         """The pairs that have ended in this stimulus: number and reason, by application and request."""
+        self._applications = applications
         for settings in links:
             link = LinkEnd(self.node, settings, self._announce, draw=draw)
             link.pairs.on_pair_ended = self._pair_ended
+            endpoint.known_roles.expect(settings.peer, Role.AGENT)
+            if settings.station not in (settings.peer, endpoint.node):
+                endpoint.known_roles.expect(settings.station, Role.STATION)
             self.links[settings.link_id] = link
             self._by_peer[settings.peer] = link
         self.time = TimePart(endpoint, time)
@@ -116,7 +126,7 @@ class AgentBrain:
     def _register(self) -> None:
         handle = self.endpoint.handle
         handle(LinkCreate, self._create)
-        handle(LinkAdd, lambda peer, message: self._link(message.link_id).add(peer, message))
+        handle(LinkAdd, self._add)
         handle(
             HeraldOpen,
             lambda peer, message: self._link(message.link_id).windows.open(peer, message, message.request_id),
@@ -134,7 +144,7 @@ class AgentBrain:
             lambda peer, message: self._link(message.link_id).tests.outcome(peer, message, message.request_id),
         )
         handle(GateRequest, self._gate)
-        handle(GateOpen, self.gates.open)
+        handle(GateOpen, self._open)
         handle(GateOutcome, lambda peer, message: self.gates.outcome(peer, message, message.request_id))
         handle(ProgramRun, self._program)
 
@@ -144,7 +154,26 @@ class AgentBrain:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{self.endpoint.node} has no link {link_id}")
         return link
 
+    def _check_application(self, application: NodeId) -> None:
+        """Check that an application may use this node, for itself or by way of a neighbour.
+
+        Raises:
+            RequestError: DENIED, when it may not.
+        """
+        if self._applications is not None and application not in self._applications:
+            raise RequestError(ErrorCode.DENIED, f"{application} may not use {self.endpoint.node}")
+
+    def _add(self, peer: NodeId, message: LinkAdd) -> Reply:
+        if message.application:
+            self._check_application(message.application)
+        return self._link(message.link_id).add(peer, message)
+
+    def _open(self, peer: NodeId, message: GateOpen) -> Reply:
+        self._check_application(message.application)
+        return self.gates.open(peer, message)
+
     def _create(self, application: NodeId, message: LinkCreate) -> Reply | None:
+        self._check_application(application)
         link = self.link_to(message.peer)
         deadline_ns = NetworkTimeNs(self.endpoint.network_time_ns() + message.max_time_ns)
         spec = CreateSpec.of(message, deadline_ns, application)
@@ -159,10 +188,12 @@ class AgentBrain:
         self._inform(request.spec.application, message)
 
     def _gate(self, application: NodeId, message: GateRequest) -> Reply | None:
+        self._check_application(application)
         self.gates.request(application, message, message.request_id)
         return None
 
     def _program(self, application: NodeId, message: ProgramRun) -> Reply | None:
+        self._check_application(application)
         run_program(self.node, self.registers, application, message)
         return None
 

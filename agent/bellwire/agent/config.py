@@ -107,7 +107,7 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
             pair_time_ns=nanoseconds(self.pair_time_ms) if self.pair_time_ms else 0,
             test_every=self.test_every,
             bright_states=BrightStates(points=self.bright_states) if self.bright_states else None,
-            lead_ns=nanoseconds(self.lead_ms),
+            lead_ns=nanoseconds(self.lead_ms) if self.lead_ms else 0,
             shared_detectors=self.shared_detectors,
         )
 
@@ -135,11 +135,13 @@ class AgentConfig(NodeFile, frozen=True, kw_only=True):
     """An agent's configuration file. Paths are relative to the file's folder.
 
     So many storage qubits as `pair_storage` says may hold halves of pairs, moved there as soon as they are heralded.
+    `applications` names who may use the node; without it everybody may whom the broker lets in as an application.
     """
 
     links: dict[str, LinkTable] = {}
     pair_storage: QubitCount = 0
     application_timeout_ms: Milliseconds = APPLICATION_TIMEOUT_MS
+    applications: list[Text] | None = None
 
 
 class StationLinkTable(Table, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from bellwire.backends.interface import BackendContext
 from bellwire.backends.registry import load_backend
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.ids import BROKER, NodeId, link_id
+from bellwire.protocols.ids import BROKER, NodeId, link_id, node_id
 from bellwire.protocols.messages import Role
 from bellwire.protocols.session import Loss
 from bellwire.shell.config import load_config, nanoseconds
@@ -41,6 +41,7 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
     """
     config = load_config(path, AgentConfig)
     links = _links(path, config.links)
+    applications = _applications(path, config.applications)
 
     def brain(endpoint: Endpoint) -> AgentBrain:
         timeout_ns = nanoseconds(config.application_timeout_ms)
@@ -51,6 +52,7 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
             draw=SystemRandom().random,
             pair_storage=config.pair_storage,
             time=config.time.settings(),
+            applications=applications,
         )
 
     return _node_daemon(path, config, Role.AGENT, brain, readiness)
@@ -65,6 +67,13 @@ def station_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
         return StationBrain(endpoint, links, settings, time=config.time.settings())
 
     return _node_daemon(path, config, Role.STATION, brain, readiness)
+
+
+def _applications(path: Path, names: list[str] | None) -> frozenset[NodeId] | None:
+    try:
+        return None if names is None else frozenset(map(node_id, names))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: applications: {error}") from None
 
 
 class _LinkCapable(Protocol[L]):

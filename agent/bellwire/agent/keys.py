@@ -12,13 +12,14 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import node_id
 from bellwire.protocols.messages import Role
 from bellwire.shell.options import KEYS, Json, show_json, show_table
-from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, generate, load_public
+from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, authorize, generate, load_public, revoke
 
 app = typer.Typer()
 keys = typer.Typer(
     no_args_is_help=True,
-    help="Make and list the keys by which participants know each other.\n\n"
-    "Whoever's public key (NAME.key) lies in a broker's folder of authorized keys is let in under that name.",
+    help="Make and list the keys by which participants know each other, and say who is let in.\n\n"
+    "Whoever's public key (NAME.key) lies in a broker's folder of authorized keys is let in under that name. The broker "
+    "follows the folder while it runs.",
 )
 app.add_typer(keys, name="keys", rich_help_panel=KEYS)
 
@@ -59,6 +60,41 @@ def list_keys(
     else:
         shown = [(row["name"], row["role"], row["public"], "yes" if row["secret"] else "no") for row in rows]
         show_table(f"Keys in {directory}", ("name", "role", "public key", "secret here"), shown)
+
+
+@keys.command("authorize")
+def authorize_key(
+    key: Annotated[Path, typer.Argument(metavar="FILE", help="A public key: NAME.key.")],
+    directory: Annotated[Path, typer.Option("--in", help="The folder of authorized keys.")],
+    json: Json = False,
+) -> None:
+    """Let a participant in: put its public key into a folder of authorized keys.
+
+    Example: `bellwire keys authorize alice.key --in authorized`
+    """
+    added = authorize(key, directory)
+    path = directory / f"{added.name}{PUBLIC_SUFFIX}"
+    if json:
+        show_json({"name": added.name, "role": added.role.value, "public": _text(added.public), "file": str(path)})
+    else:
+        typer.echo(f"{path}: {added.name} ({added.role}) is authorized")
+
+
+@keys.command("revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="Of the participant.")],
+    directory: Annotated[Path, typer.Option("--in", help="The folder of authorized keys.")],
+    json: Json = False,
+) -> None:
+    """Let a participant in no more: its connections to a running broker end within a second.
+
+    Example: `bellwire keys revoke alice --in authorized`
+    """
+    path = revoke(node_id(name), directory)
+    if json:
+        show_json({"name": name, "file": str(path)})
+    else:
+        typer.echo(f"{path}: {name} is not authorized any more")
 
 
 def _text(public: bytes) -> str:

@@ -54,7 +54,7 @@ class _Compiler:
     def add(self, step: Step) -> None:
         if step.kind is StepKind.INITIALISE:
             kind = QubitKind.REFERENCE if step.reference else QubitKind.STORAGE
-            qubit = self._registers.allocate(self._application, step.qubits[0], kind)
+            qubit = self._registers.allocate(self._application, step.qubits[0], kind, step.gates_with)
             self.initialised.append(qubit)
             self.instructions.append(Initialise(qubit=qubit))
         elif step.kind is StepKind.RELEASE:

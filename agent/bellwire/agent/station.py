@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER
+from bellwire.protocols.messages import Role
 from bellwire.protocols.node import Node
 from bellwire.protocols.station import Station, StationLink
 from bellwire.protocols.time_hub import TimePart
@@ -29,7 +30,11 @@ class StationBrain:
         self.time = TimePart(endpoint, time)
         self.node.on_claim.append(self.time.claimed)
         self.node.on_backend_lost.append(self.time.backend_lost)
-        self.station = Station(self.node, links, settings)
+        served = list(links)
+        for link in served:
+            endpoint.known_roles.expect(link.primary, Role.AGENT)
+            endpoint.known_roles.expect(link.secondary, Role.AGENT)
+        self.station = Station(self.node, served, settings)
 
     def start(self, now_ns: int) -> None:
         """Begin: greet the broker."""

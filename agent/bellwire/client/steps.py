@@ -6,15 +6,22 @@ that cannot name a qubit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from bellwire.protocols.ids import node_id
 from bellwire.protocols.instructions import Gate
 from bellwire.protocols.messages import Step
 from bellwire.protocols.messages.program import StepKind
 from bellwire.shell.operand import qubit_name
 
 
-def initialise(qubit: str, *, reference: bool = False) -> Step:
-    """Take a qubit by a name of your own, in |0⟩. `reference` asks for an ideal one, which only simulations have."""
-    return Step(kind=StepKind.INITIALISE, qubits=(qubit_name(qubit),), reference=reference)
+def initialise(qubit: str, *, reference: bool = False, gates_with: Sequence[str] | None = None) -> Step:
+    """Take a qubit by a name of your own, in |0⟩. `reference` asks for an ideal one, which only simulations have.
+
+    With `gates_with`, only gates that these neighbours open may act on the qubit from outside of its node.
+    """
+    peers = None if gates_with is None else tuple(map(node_id, gates_with))
+    return Step(kind=StepKind.INITIALISE, qubits=(qubit_name(qubit),), reference=reference, gates_with=peers)
 
 
 def gate(name: str, *qubits: str, angle: float = 0.0) -> Step:

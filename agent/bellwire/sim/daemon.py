@@ -44,11 +44,12 @@ class WorldDaemon:
     ) -> None:
         epoch = epoch or new_epoch()
         endpoint = Endpoint(keys.name, Role.WORLD, epoch, codec=WORLD_CODEC, settings=settings)
+        endpoint.known_roles.authority = authorized.role_of
         self.hub = Hub(
             keys.name, bind, keys, authorized, self._deliver, drained=self._drained, epoch=epoch, report=report
         )
         self.hub.follow(endpoint)
-        self.server = WorldServer(endpoint, world, authorized.role_of, host_clock=host_clock())
+        self.server = WorldServer(endpoint, world, host_clock=host_clock())
         self.driver = Driver(self.server, self.hub.send, clock)
         self._closing = asyncio.Event()
 

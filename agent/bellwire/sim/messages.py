@@ -13,11 +13,12 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from bellwire.protocols.access import ACCESS, NODES, Access, AccessTable
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Qubit
 from bellwire.protocols.limits import MAX_BATCH_INSTRUCTIONS
-from bellwire.protocols.messages import SESSION_MESSAGES, Message, Reply, Request
+from bellwire.protocols.messages import SESSION_MESSAGES, Message, Reply, Request, Role
 from bellwire.protocols.messages.base import Natural, Node, Positive
 from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.topology import LinkInfo, QubitInfo
@@ -102,4 +103,17 @@ WORLD_MESSAGES: tuple[type[Message], ...] = (
     WorldState,
 )
 
-WORLD_CODEC = Codec(WORLD_MESSAGES)
+_WORLD: Final = frozenset({Role.WORLD})
+_OBSERVER: Final = frozenset({Role.OBSERVER})
+
+WORLD_ACCESS: Final[AccessTable] = {
+    **{message: ACCESS[message] for message in SESSION_MESSAGES},
+    WorldDescribe: Access(NODES, _WORLD),
+    WorldDescription: Access(_WORLD, NODES),
+    WorldSubmit: Access(NODES, _WORLD),
+    WorldComplete: Access(_WORLD, NODES),
+    WorldInspect: Access(_OBSERVER, _WORLD),
+    WorldState: Access(_WORLD, _OBSERVER),
+}
+
+WORLD_CODEC = Codec(WORLD_MESSAGES, WORLD_ACCESS)

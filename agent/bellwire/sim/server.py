@@ -6,7 +6,6 @@ the node is lost in any way: restarted, left or silent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,7 +14,7 @@ from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import BackendError, ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Failed
-from bellwire.protocols.messages import Reply, Role
+from bellwire.protocols.messages import Reply
 from bellwire.protocols.session import Loss
 from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.messages import (
@@ -43,23 +42,12 @@ class _Tenant:
 
 
 class WorldServer:
-    """Joins a world and its endpoint, whose codec has to be `WORLD_CODEC`.
+    """Joins a world and its endpoint, whose codec has to be `WORLD_CODEC`."""
 
-    `role_of` gives the role that a participant was authorised for; without it the role of its hello is believed. `host_clock`
-    is what nodes with a clock of their own may read the world's by; without it they have none.
-    """
-
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        world: World,
-        role_of: Callable[[NodeId], Role | None] | None = None,
-        *,
-        host_clock: HostClock | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, world: World, *, host_clock: HostClock | None = None) -> None:
+        """Join them. `host_clock` is what nodes with a clock of their own may read the world's by: without it none have."""
         self.endpoint = endpoint
         self.world = world
-        self._role_of = role_of
         self._host_clock = host_clock
         self._tenants: dict[NodeId, _Tenant] = {}
         self._leases = int(endpoint.epoch)
@@ -97,21 +85,7 @@ class WorldServer:
 
     # What nodes ask.
 
-    def _admit(self, peer: NodeId, *roles: Role) -> None:
-        """Check what a participant is, by its key and by its own word.
-
-        Raises:
-            RequestError: DENIED when either is not among `roles`.
-        """
-        claimed = self.endpoint.sessions[peer].role
-        role = claimed if self._role_of is None else self._role_of(peer)
-        if role not in roles or claimed not in roles:
-            names = " or ".join(roles)
-            text = f"only for the role {names}: {peer} is {role or 'unknown'} and says it is {claimed}"
-            raise RequestError(ErrorCode.DENIED, text)
-
     def _describe(self, peer: NodeId, message: WorldDescribe) -> Reply:
-        self._admit(peer, Role.AGENT, Role.STATION)
         qubits, links = self.world.qubits(peer), self.world.links(peer)
         if not qubits and not links:
             raise RequestError(ErrorCode.UNSUPP, f"there is no node {peer} in this world")
@@ -152,8 +126,7 @@ class WorldServer:
             tenant.next += 1
         return None
 
-    def _inspect(self, peer: NodeId, message: WorldInspect) -> Reply:
-        self._admit(peer, Role.OBSERVER)
+    def _inspect(self, _: NodeId, message: WorldInspect) -> Reply:
         try:
             state = self.world.inspect(message.qubits, self.endpoint.now_ns)
         except BackendError as error:

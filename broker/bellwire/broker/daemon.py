@@ -69,6 +69,7 @@ class BrokerDaemon:
         epoch = new_epoch()
         clock = BROKER if config.time.sources else None
         self.core = Endpoint(BROKER, Role.BROKER, epoch, settings=config.session, clock=clock)
+        self.core.known_roles.authority = authorized.role_of
         self.hub = Hub(
             BROKER,
             config.bind,

@@ -10,6 +10,7 @@ from typing import Any, Final, Union
 
 import msgspec
 
+from bellwire.protocols.access import ACCESS, AccessTable
 from bellwire.protocols.errors import ErrorCode, LocalProtocolError, RemoteProtocolError
 from bellwire.protocols.ids import Epoch
 from bellwire.protocols.limits import INT64_MAX, MAX_MESSAGE_BYTES, MAX_TEXT_CHARS
@@ -37,9 +38,10 @@ class Undecodable(RemoteProtocolError):
 
 
 class Codec:
-    """Encodes and decodes a fixed set of message types."""
+    """Encodes and decodes a fixed set of message types. `access` says who may send them."""
 
-    def __init__(self, messages: tuple[type[Message], ...] = MESSAGES) -> None:
+    def __init__(self, messages: tuple[type[Message], ...] = MESSAGES, access: AccessTable = ACCESS) -> None:
+        self.access = access
         self._types = {str(message.__struct_config__.tag): issubclass(message, Reply) for message in messages}
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(Union[messages])  # noqa: UP007

@@ -3,8 +3,8 @@
 A chapter of the specification keeps what is made here between markers. `refresh` rewrites those blocks in place and leaves
 everything else alone; the last column of a table of fields, its meaning, is written by hand and kept.
 
-    <!-- fields link.create -->      <!-- machine session -->
-    <!-- /fields -->                 <!-- /machine -->
+    <!-- fields link.create -->      <!-- machine session -->      <!-- access messages -->
+    <!-- /fields -->                 <!-- /machine -->             <!-- /access -->
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from bellwire.protocols.access import ACCESS, EVERYBODY, Roles
 from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import StationWindow, WindowEnd
@@ -35,7 +36,7 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.limits import INT64_MAX, MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.machine import Machine
-from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Step
+from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Role, Step
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import LinkRequest
 from bellwire.protocols.readout import Readout
@@ -171,6 +172,19 @@ def _nature(struct: type[Message]) -> str:
     return "Reply." if issubclass(struct, Reply) else "Neither request nor reply."
 
 
+def access_block() -> str:
+    """The table of who may send which message to whom."""
+    lines = ["| message | may be sent by | to |", "|---|---|---|"]
+    for message, access in ACCESS.items():
+        tag = message.__struct_config__.tag
+        lines.append(f"| `{tag}` | {_roles(access.senders)} | {_roles(access.receivers)} |")
+    return "\n".join(lines)
+
+
+def _roles(roles: Roles) -> str:
+    return "everybody" if roles == EVERYBODY else ", ".join(role for role in Role if role in roles)
+
+
 def machine_block(machine: type[Machine[Any, Any]]) -> str:
     """A machine's table and its diagram."""
     lines = ["| state | input | next state | action | rule |", "|---|---|---|---|---|"]
@@ -194,7 +208,7 @@ def entries(machine: type[Machine[Any, Any]]) -> frozenset[str]:
     return ENTRIES.get(machine.name, frozenset({str(machine.initial)}))
 
 
-_BLOCK = re.compile(r"<!-- (fields|machine) (\S+) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (fields|machine|access) (\S+) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
 _CELLS = re.compile(r"^\| `(\w+)` \|(?:[^|\n]*\|){4} ([^\n]*?) ?\|$", re.MULTILINE)
 
 
@@ -215,10 +229,14 @@ def refresh(text: str) -> str:
         KeyError: when a marker names nothing that there is.
     """
     machines = {machine.name: machine for machine in MACHINES}
+    tables = {"messages": access_block}
 
     def made(match: re.Match[str]) -> str:
         kind, name = match[1], match[2]
-        inner = machine_block(machines[name]) if kind == "machine" else fields_block(name, meanings(match[3]))
+        if kind == "machine":
+            inner = machine_block(machines[name])
+        else:
+            inner = tables[name]() if kind == "access" else fields_block(name, meanings(match[3]))
         return f"<!-- {kind} {name} -->\n{inner}\n<!-- /{kind} -->"
 
     return _BLOCK.sub(made, text)

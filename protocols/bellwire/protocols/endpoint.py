@@ -8,13 +8,14 @@ and `cause_id` stand still until it has been dealt with.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
+from bellwire.protocols.access import KnownRoles, check_access
 from bellwire.protocols.asks import Answer, AnswerHandler, Asks
 from bellwire.protocols.codec import CODEC, Codec, Undecodable
+from bellwire.protocols.counters import Counters
 from bellwire.protocols.departures import Departure, Departures
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
@@ -38,22 +39,10 @@ from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
 
 _GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
 
-__all__ = ["Answer", "AnswerHandler", "Counters", "Endpoint"]
+__all__ = ["Answer", "AnswerHandler", "Endpoint"]
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Request)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What went wrong on the wire, for whoever watches."""
-
-    malformed: int = 0
-    stale: int = 0
-    strangers: int = 0
-    unexpected: int = 0
-    repeated: int = 0
-    retransmitted: int = 0
 
 
 class Endpoint:
@@ -81,6 +70,7 @@ class Endpoint:
         self.now_ns = 0
         self.cause_id = CauseId("")
         self.sessions: dict[NodeId, Session] = {}
+        self.known_roles = KnownRoles()
         self.on_peer_up: list[Callable[[NodeId], None]] = []
         self.on_peer_lost: list[Callable[[NodeId, Loss, str], None]] = []
         self.clock = NetworkClock(own=clock is None)
@@ -222,6 +212,17 @@ class Endpoint:
         session = self.sessions.get(peer)
         return session is not None and session.state is SessionState.UP
 
+    def role_of(self, peer: NodeId) -> Role | None:
+        """The role of a peer whose session was opened, by its greeting and by what is known of it."""
+        session = self.sessions.get(peer)
+        return None if session is None else session.role
+
+    def drop_session(self, peer: NodeId, why: str) -> None:
+        """Lose a peer that may not be here any more, without a word to it."""
+        session = self.sessions.get(peer)
+        if session is not None and session.state is not SessionState.DOWN:
+            session.step(SessionInput.SILENCE, Loss.SILENT, why)
+
     @property
     def has_time(self) -> bool:
         """Whether the network's time may be relied on, to within the clock's uncertainty."""
@@ -253,6 +254,7 @@ class Endpoint:
             self._welcome(session, message)
         elif self._current(session, message):
             session.heard_ns = self.now_ns
+            check_access(self.codec.access, message, self.role_of(peer), self.role)
             if isinstance(message, Request):
                 self.duties.take(session, message)
             elif isinstance(message, Reply):
@@ -305,6 +307,7 @@ class Endpoint:
         if version is None:
             text = f"{self.node} speaks {list(SUPPORTED_VERSIONS)}, {peer} speaks {list(message.versions)}"
             raise RemoteProtocolError(text, "1 §4.1", ErrorCode.VERSION)
+        self.known_roles.check(peer, message.role)
         welcome = SessionWelcome(
             epoch=self.epoch,
             peer_epoch=message.epoch,
@@ -325,6 +328,7 @@ class Endpoint:
             return
         if message.version not in SUPPORTED_VERSIONS:
             raise RemoteProtocolError(f"version {message.version} was never offered", "1 §4.1", ErrorCode.VERSION)
+        self.known_roles.check(session.peer, message.role)
         self._meet(session, message.epoch, message.role, message.version)
         session.step(SessionInput.WELCOME)
 

@@ -164,7 +164,7 @@ class Gates:
             raise RequestError(ErrorCode.REJECTED, f"{message.pair_id} is {pair.state} at the target")
         if pair.owner not in ("", message.application):
             raise RequestError(ErrorCode.DENIED, f"{message.pair_id} belongs to another application")
-        self._registers.lock(message.application, message.qubit)
+        self._registers.lock_for(peer, message.application, message.qubit)
         gate = self._make(
             message.gate_id, message, pair, message.application, message.qubit, message.deadline_ns, source=False
         )

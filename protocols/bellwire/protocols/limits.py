@@ -33,10 +33,16 @@ MAX_GATES = 1_024
 MAX_STATION_WINDOWS = 1_024
 """Windows that one station has under way."""
 
+MAX_LINK_WINDOWS = 256
+"""Windows of one link that its station has under way, so that no link takes the place of the others."""
+
 MAX_DURATION_NS = 10**18
 """The longest time that can be asked for, so that a deadline fits into 63 bits on any clock (30 years)."""
 
 MAX_PROGRAM_STEPS = 1_024
+MAX_GATE_PEERS = 64
+"""Nodes that a step allows to open gates on a qubit."""
+
 MAX_BATCH_INSTRUCTIONS = 1_024
 """Instructions in one batch for a backend; a longer one is not executed, and all of it is answered with `Failed`."""
 

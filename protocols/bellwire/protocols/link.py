@@ -27,6 +27,7 @@ from bellwire.protocols.session import Loss
 TOLD: Final = frozenset(
     {
         ErrorCode.UNSUPP,
+        ErrorCode.DENIED,
         ErrorCode.UNSYNCED,
         ErrorCode.NOTIME,
         ErrorCode.NORES,

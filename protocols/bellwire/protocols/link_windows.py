@@ -166,7 +166,7 @@ class LinkWindows:
         if request.state is RequestState.OFFERED:
             # The primary has the request in its queue; its answer that says so is still on the way (spec 2 §2.2).
             request.step(RequestInput.ACCEPTED)
-        if message.window_id in self._book.windows or message.window_id in self._book.ended:
+        if any(message.window_id in known for known in (self._book.windows, self._book.ended, self._deferred)):
             raise RemoteProtocolError(f"{message.window_id} was opened before", "2 §3.1")
         self._agree(message, request)
         if self._node.qubits.free(QubitKind.COMMUNICATION) and not self._deferred:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from bellwire.protocols.errors import ErrorCode, RequestError
@@ -17,6 +17,8 @@ class _Held:
     qubit: QubitName
     locked: bool = False
     orphaned: bool = False
+    gates_with: frozenset[NodeId] | None = None
+    """The nodes that may open gates on it; every neighbour when `None`."""
 
 
 @dataclass(slots=True)
@@ -33,8 +35,10 @@ class Registers:
         self._applications: dict[NodeId, _Application] = {}
         self.on_pair_used: Callable[[PairEnd], None] | None = None
 
-    def allocate(self, application: NodeId, name: str, kind: QubitKind) -> QubitName:
-        """Give an application's name a qubit; a name that has one keeps it.
+    def allocate(
+        self, application: NodeId, name: str, kind: QubitKind, gates_with: Iterable[NodeId] | None = None
+    ) -> QubitName:
+        """Give an application's name a qubit; a name that has one keeps it. Gates are opened on it by `gates_with` alone.
 
         Raises:
             RequestError: NORES when no qubit of the kind is free, LIMIT when the application holds too many.
@@ -42,15 +46,17 @@ class Registers:
         if application not in self._applications and len(self._applications) >= MAX_PEERS:
             raise RequestError(ErrorCode.LIMIT, f"more than {MAX_PEERS} applications hold qubits here")
         held = self._applications.get(application, _Application()).held
+        peers = None if gates_with is None else frozenset(gates_with)
         if name in held:
             self._usable(held[name], name)
+            held[name].gates_with = peers
             return held[name].qubit
         if len(held) >= MAX_QUBITS_PER_APPLICATION:
             raise RequestError(ErrorCode.LIMIT, f"an application can hold {MAX_QUBITS_PER_APPLICATION} qubits")
         qubit = self._node.qubits.take(kind)
         if qubit is None:
             raise RequestError(ErrorCode.NORES, f"{self._node.endpoint.node} has no free {kind} qubit")
-        self._applications.setdefault(application, _Application()).held[name] = _Held(qubit)
+        self._applications.setdefault(application, _Application()).held[name] = _Held(qubit, gates_with=peers)
         return qubit
 
     def use(self, application: NodeId, operand: str) -> QubitName:
@@ -80,6 +86,17 @@ class Registers:
         qubit = self.use(application, operand)
         self._applications[application].held[operand].locked = True
         return qubit
+
+    def lock_for(self, peer: NodeId, application: NodeId, operand: str) -> QubitName:
+        """As `lock`, for a gate that `peer` has opened.
+
+        Raises:
+            RequestError: DENIED when the application has not allowed it, and as `use`.
+        """
+        held = self._applications.get(application, _Application()).held.get(operand)
+        if held is not None and held.gates_with is not None and peer not in held.gates_with:
+            raise RequestError(ErrorCode.DENIED, f"{application} allows {peer} no gates on {operand!r}")
+        return self.lock(application, operand)
 
     def locked(self, application: NodeId, operand: str) -> QubitName:
         """The qubit behind an operand that the caller has locked."""

@@ -12,7 +12,7 @@ from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestErr
 from bellwire.protocols.herald import StationInput, StationState, StationWindow
 from bellwire.protocols.ids import LinkId, NetworkTimeNs, NodeId, WindowId
 from bellwire.protocols.instructions import AnyCompletion, Arm, Cancel, WindowEnded
-from bellwire.protocols.limits import MAX_STATION_WINDOWS, MAX_TOMBSTONES
+from bellwire.protocols.limits import MAX_LINK_WINDOWS, MAX_STATION_WINDOWS, MAX_TOMBSTONES
 from bellwire.protocols.messages import (
     HeraldClose,
     HeraldOpen,
@@ -71,6 +71,8 @@ class Station:
             raise RequestError(ErrorCode.EXPIRE, f"{message.window_id} was closed before it was opened")
         if len(self.windows) >= MAX_STATION_WINDOWS:
             raise RequestError(ErrorCode.NORES, f"{MAX_STATION_WINDOWS} windows are open")
+        if sum(window.link_id == link.link_id for window in self.windows.values()) >= MAX_LINK_WINDOWS:
+            raise RequestError(ErrorCode.NORES, f"{MAX_LINK_WINDOWS} windows of {link.link_id} are open")
         node.check_time(link.guard_ns)
         if not node.backend_up:
             raise RequestError(ErrorCode.BACKEND, f"the detectors of {endpoint.node} are not connected")
@@ -162,9 +164,9 @@ class Station:
         """The primary has given a window up."""
         self._link(peer, message.link_id)
         window = self.windows.get(message.window_id)
-        if window is not None:
+        if window is not None and window.link_id == message.link_id:
             self._abort(window, f"{peer} closed it: {message.reason}")
-        else:
+        elif window is None:
             self._closed[message.window_id] = None
             if len(self._closed) > MAX_TOMBSTONES:
                 self._closed.popitem(last=False)

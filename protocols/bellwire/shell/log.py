@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 LEVELS = ("debug", "info", "warning", "error")
 HIDDEN = "(hidden)"
@@ -17,14 +18,19 @@ def configure(level: str = "info", stream: TextIO | None = None) -> None:
     """Set up structlog for this process. `level` is one of `LEVELS`."""
     out = stream if stream is not None else sys.stderr
     human = out.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(ensure_ascii=False)
+    renderer: Any = structlog.processors.JSONRenderer(ensure_ascii=False)
+    # Neither kind of traceback shows local variables: keys are among them.
+    tracebacks: Any = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+    if human:
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        tracebacks = _keep
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human),
             _hide_secrets,
-            structlog.processors.dict_tracebacks if not human else _keep,
+            tracebacks,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -14,12 +14,16 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"bellwire"
 _VERSION = b"1.0"
 _REQUEST_FRAMES = 7
+_READINGS = 50
+_READINGS_PER_S = 10.0
+"""How often strangers can have the directory of keys read: so often at once, and so often per second."""
+
 _REPORTED_KEYS = 256
 """Refused keys that are reported, each once: they come again every second. All are counted."""
 
 
 class Gatekeeper:
-    """Answers the library's questions about keys: the name that stands with a key becomes the connection's user id."""
+    """Answers the library's questions about keys: a key that is authorized becomes the connection's user id."""
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class Gatekeeper:
         self._socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._fd = -1
+        self._readings, self._read_s = float(_READINGS), 0.0
 
     def start(self) -> None:
         """Begin to answer, on the running loop. To be called before the first socket is bound."""
@@ -62,11 +67,21 @@ class Gatekeeper:
         number = request[1] if len(request) > 1 else b""
         if len(request) != _REQUEST_FRAMES or request[0] != _VERSION or request[5] != b"CURVE":
             return [_VERSION, number, b"400", b"CURVE only", b"", b""]
-        key = self._authorized.lookup(request[6])
+        key = self._authorized.find(request[6]) or self._look_for(request[6])
         if key is None or key.name == self._name:
             self._refuse(request[6], request[3].decode("ascii", "replace"), key)
             return [_VERSION, number, b"400", b"not authorized", b"", b""]
-        return [_VERSION, number, b"200", b"OK", key.name.encode(), b""]
+        return [_VERSION, number, b"200", b"OK", key.public.hex().encode(), b""]
+
+    def _look_for(self, public: bytes) -> PublicKey | None:
+        """Look for a key that may have come since the directory was last read; who knocks too often is not looked for."""
+        now_s = asyncio.get_running_loop().time()
+        self._readings = min(float(_READINGS), self._readings + (now_s - self._read_s) * _READINGS_PER_S)
+        self._read_s = now_s
+        if self._readings < 1.0:
+            return None
+        self._readings -= 1.0
+        return self._authorized.lookup(public)
 
     def _refuse(self, public: bytes, address: str, key: PublicKey | None) -> None:
         self.refused += 1

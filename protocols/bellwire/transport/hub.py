@@ -2,7 +2,7 @@
 
 Frames on the wire are `[peer][message]`. A client writes whom its message is for; the hub hands it on with the sender's name
 in that place, and that name is the one that stands with the client's public key in the authorized keys, never one that the
-client claims (spec 1 §2.3). What a client may take of the hub is bounded (spec 1 §2.6).
+client claims (spec 1 §2.3). What a client may take of the hub is bounded (spec 1 §2.7).
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import zmq
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, ErrorCode, LocalProtocolError, TransportError
-from bellwire.protocols.ids import Epoch, NodeId
+from bellwire.protocols.ids import Epoch, NodeId, node_id
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
 from bellwire.protocols.messages import SESSION_MESSAGES, SessionError
 from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
+from bellwire.transport.guests import Guests
 from bellwire.transport.keys import AuthorizedKeys, KeyPair
 from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
 from bellwire.transport.reader import LINGER_MS, Reader, bare_send
@@ -41,6 +42,9 @@ BACKLOG = 4_096
 
 IO_THREADS = 2
 """Threads of the library that encrypt and decrypt: one of them is busier with that than the loop is with relaying."""
+
+WATCH_S = 0.4
+"""How often the authorized keys are read: the connections of a revoked one end within a second."""
 
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
@@ -115,9 +119,14 @@ class Hub:
         self._send = bare_send(self._socket)
         self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
         self._reader: Reader | None = None
+        self._guests = Guests(authorized)
+        self._report = report
+        self._problem = ""
+        self._watch: asyncio.TimerHandle | None = None
+        self._endpoint: Endpoint | None = None
         self._name = name.encode()
         self._answer_to: dict[NodeId, bytes] = {}
-        self._current: tuple[Member, bytes] | None = None
+        self._current: tuple[Member, bytes, str] | None = None
         self._fed = False
 
     # What the owner calls.
@@ -155,9 +164,12 @@ class Hub:
             ) from None
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._reader = Reader(socket, self._receive, self._after_portion)
+        if not self._insecure:
+            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look_at_keys)
 
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""
+        self._endpoint = endpoint
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_lost.append(self._peer_lost)
 
@@ -203,6 +215,8 @@ class Hub:
             return
         if self._reader is not None:
             self._reader.close()
+        if self._watch is not None:
+            self._watch.cancel()
         self._gatekeeper.close()
         self._socket.close()
         await asyncio.get_running_loop().run_in_executor(None, self._context.term)
@@ -303,12 +317,13 @@ class Hub:
 
     def _take_unbound(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
         try:
-            user = origin.decode("ascii") if self._insecure else str(message.get("User-Id"))
-            sender = self.members.of(user)
+            sender = self._who(origin, message)
         except (ConfigError, UnicodeDecodeError):
             self.counters.malformed += 1
             return
-        if len(message) > MAX_MESSAGE_BYTES:
+        if sender is None:
+            self.counters.revoked += 1
+        elif len(message) > MAX_MESSAGE_BYTES:
             self.counters.oversize += 1
         elif target == self._name:
             self._deliver(sender, origin, message)
@@ -317,18 +332,29 @@ class Hub:
         else:
             self._tell_ungreeted(sender, origin)
 
+    def _who(self, origin: bytes, message: zmq.Frame) -> Member | None:
+        """Who sends on a connection that it is not bound to; `None` when its key is not authorized any more."""
+        if self._insecure:
+            return self.members.of(node_id(origin.decode("ascii")))
+        user = str(message.get("User-Id"))
+        guest = self._guests.known(user) or self._guests.admit(user, message)
+        if guest is None:
+            return None
+        self._guests.met(guest, origin, message)
+        return self.members.of(guest.name)
+
     def _deliver(self, sender: Member, origin: bytes, message: zmq.Frame) -> None:
         if not self.members.may_deliver(sender, self._turn):
             self.counters.hasty += 1
             text = f"{sender.node} sends {self.name} more than {self.members.limits.own_rate} messages per second"
-            self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.6")
+            self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7")
             return
         self.counters.delivered += 1
         self._fed = True
         bound = sender.origin == origin
         if not bound:
             self._answer_to[sender.node] = origin
-        self._current = (sender, origin)
+        self._current = (sender, origin, "" if self._insecure else str(message.get("User-Id")))
         try:
             self.deliver(sender.node, message.bytes)
         finally:
@@ -359,7 +385,7 @@ class Hub:
             self._tell(sender, origin, ErrorCode.NO_ROUTE, text, "1 §2.3", peer)
 
     def _tell_dropped(self, sender: Member, origin: bytes, receiver: Member, text: str) -> None:
-        self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.6", receiver.node)
+        self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7", receiver.node)
 
     def _tell_ungreeted(self, sender: Member, origin: bytes) -> None:
         self.counters.ungreeted += 1
@@ -374,6 +400,29 @@ class Hub:
             return
         error = SessionError(epoch=self._epoch, code=code, text=text, rule=rule, peer=peer)
         self._pass_on(address, self._name, self._codec.encode(error))
+
+    def _look_at_keys(self) -> None:
+        """End the connections of keys that are not authorized any more, and every session with their participants."""
+        self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look_at_keys)
+        for guest in self._guests.revoke(self._tell_problem):
+            self._tell_problem(f"{self.name} ended the connections of {guest.name}: its key is not authorized any more")
+            member = self.members.users.get(guest.name)
+            if member is not None and member.origin in guest.connections:
+                self._show_out(guest.name)
+        self.drained()
+
+    def _show_out(self, name: NodeId) -> None:
+        """Reach and relay to a participant no more, and lose the session with it."""
+        self.unbind(name)
+        if self._endpoint is not None:
+            self._endpoint.begin(local_time_ns(), f"{self.name}:keys")
+            self._endpoint.drop_session(name, f"the key of {name} is not authorized any more")
+
+    def _tell_problem(self, text: str) -> None:
+        """Report what may be so for long, once until there is something else to report."""
+        if self._report is not None and text != self._problem:
+            self._report(text)
+        self._problem = text
 
     def _peer_up(self, _peer: NodeId) -> None:
         self.bind_current()

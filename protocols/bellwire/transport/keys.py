@@ -76,6 +76,45 @@ def generate(directory: Path, name: NodeId, role: Role) -> Path:
     return secret_path
 
 
+def authorize(path: Path, directory: Path) -> PublicKey:
+    """Let the owner of a public key file in: put the file into a directory of authorized keys, as a whole or not at all.
+
+    Raises:
+        ConfigError: when it is no public key, another key of that name is there already, or it cannot be written.
+    """
+    key = load_public(path)
+    target = directory / f"{key.name}{PUBLIC_SUFFIX}"
+    if target.exists() and load_public(target) != key:
+        raise ConfigError(f"{target}: another key of {key.name} is authorized: revoke it first")
+    head = f'metadata\n    name = {key.name}\n    role = {key.role}\ncurve\n    public-key = "'
+    beside = directory / f".{key.name}.part"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)
+        text = z85.encode(key.public).decode("ascii")
+        _write(beside, f'# Public key of {key.name}.\n\n{head}{text}"\n', _PUBLIC_MODE)
+        beside.replace(target)
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot write keys: {error.strerror}") from None
+    return key
+
+
+def revoke(name: NodeId, directory: Path) -> Path:
+    """Let a participant in no more: take its public key out of a directory of authorized keys. Returns the file's path.
+
+    Raises:
+        ConfigError: when it is not there or cannot be removed.
+    """
+    path = directory / f"{name}{PUBLIC_SUFFIX}"
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such key, so {name} is not authorized there") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot remove the key: {error.strerror}") from None
+    return path
+
+
 def load_secret(path: Path) -> KeyPair:
     """Read a secret key file.
 
@@ -106,21 +145,21 @@ _Mark = tuple[int, int, int]
 class AuthorizedKeys:
     """The public keys in a directory: whoever has one of them is let in under its name.
 
-    Files may be added and removed while a hub runs: every lookup looks at the directory. Removing a file refuses new
-    connections and does not end the ones that are open.
+    Files may be added, replaced and removed while a hub runs. `lookup` reads the directory; `find` reads one file of it, and
+    `known` nothing.
     """
 
     def __init__(self, directory: Path) -> None:
         """Read the directory.
 
         Raises:
-            ConfigError: when it is missing or one of its key files is malformed.
+            ConfigError: when it is missing, everybody may write to it, or one of its key files is malformed.
         """
         self.directory = directory
         self.problems: dict[Path, str] = {}
-        self._seen: dict[Path, tuple[_Mark, PublicKey | None]] = {}
-        self._paths: dict[bytes, Path] = {}
-        """The file of each key, the first one in order of names."""
+        self._seen: dict[str, _Seen] = {}
+        self._keys: dict[bytes, tuple[str, PublicKey]] = {}
+        self._roles: dict[NodeId, Role] = {}
         self._scan()
         for problem in self.problems.values():
             raise ConfigError(problem)
@@ -131,62 +170,84 @@ class AuthorizedKeys:
         A file that became malformed while the hub runs lets nobody in; `problems` says what was wrong with the files the last
         time that the directory was read, as it is for every stranger.
         """
-        # Of a key that is known only its own file is looked at: many come back at once, and a directory of all is long.
-        path = self._paths.get(public)
-        if path is None or not self._is_as_seen(path):
-            try:
-                self._scan()
-            except ConfigError as error:
-                self.problems = {self.directory: str(error)}
-                return None
-            path = self._paths.get(public)
-        return None if path is None else self._seen[path][1]
+        return None if self.refresh() is not None else self.known(public)
+
+    def find(self, public: bytes) -> PublicKey | None:
+        """As `lookup`, of a key that was in the directory when it was last read: only its own file is looked at."""
+        found = self._keys.get(public)
+        if found is None:
+            return None
+        name, key = found
+        return key if self._seen[name].mark == _mark(self.directory / name) else self.lookup(public)
+
+    def known(self, public: bytes) -> PublicKey | None:
+        """Whose key it was when the directory was last read."""
+        found = self._keys.get(public)
+        return None if found is None else found[1]
 
     def role_of(self, name: NodeId) -> Role | None:
         """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
-        _, key = self._seen.get(self.directory / f"{name}{PUBLIC_SUFFIX}", (None, None))
-        return None if key is None else key.role
+        return self._roles.get(name)
 
-    def _is_as_seen(self, path: Path) -> bool:
+    def refresh(self) -> str | None:
+        """Read the directory anew. Returns why it cannot be read, if so; what was known stays known then."""
         try:
-            return self._seen[path][0] == _mark(path)
-        except OSError:
-            return False
+            self._scan()
+        except ConfigError as error:
+            self.problems = {self.directory: str(error)}
+            return str(error)
+        return None
 
     def _scan(self) -> None:
+        marks: dict[str, _Mark] = {}
         try:
-            paths = sorted(self.directory.glob(f"*{PUBLIC_SUFFIX}"))
-            if not paths and not self.directory.is_dir():
-                raise ConfigError(f"{self.directory}: no such directory of authorized keys")
+            mode = self.directory.stat().st_mode
+            with os.scandir(self.directory) as entries:
+                for entry in entries:
+                    if entry.name.endswith(PUBLIC_SUFFIX) and (mark := _mark(entry)) is not None:
+                        marks[entry.name] = mark
+        except FileNotFoundError:
+            raise ConfigError(f"{self.directory}: no such directory of authorized keys") from None
         except OSError as error:
             raise ConfigError(f"{self.directory}: cannot read authorized keys: {error.strerror}") from None
-        seen: dict[Path, tuple[_Mark, PublicKey | None]] = {}
-        problems: dict[Path, str] = {}
-        for path in paths:
-            try:
-                mark = _mark(path)
-            except OSError:
-                continue  # removed in this very moment, so it authorizes nobody
-            known = self._seen.get(path)
-            if known is not None and known[0] == mark:
-                seen[path] = known
-                if path in self.problems:
-                    problems[path] = self.problems[path]
-                continue
-            key: PublicKey | None = None
-            try:
-                key = _authorized(path)
-            except ConfigError as error:
-                problems[path] = str(error)
-            seen[path] = (mark, key)
-        self._seen, self.problems = seen, problems
-        self._paths = {key.public: path for path, (_, key) in reversed(seen.items()) if key is not None}
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise ConfigError(f"{self.directory}: everybody may add authorized keys to it: chmod o-w it")
+        former, self._seen = self._seen, {}
+        for name in sorted(marks):
+            known = former.get(name)
+            if known is None or known.mark != marks[name]:
+                known = _seen(self.directory / name, marks[name])
+            self._seen[name] = known
+        self.problems = {self.directory / name: each.problem for name, each in self._seen.items() if each.problem}
+        if self._seen != former:
+            listed = [(name, each.key) for name, each in self._seen.items() if each.key is not None]
+            self._keys = {key.public: (name, key) for name, key in listed}
+            self._roles = {key.name: key.role for _, key in listed}
 
 
-def _mark(path: Path) -> _Mark:
-    """What changes when a file does."""
-    status = path.stat()
-    return (status.st_mtime_ns, status.st_size, status.st_ino)
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file as it was when it was read: its marks, and the key in it or what is wrong with it."""
+
+    mark: _Mark
+    key: PublicKey | None
+    problem: str = ""
+
+
+def _mark(file: Path | os.DirEntry[str]) -> _Mark | None:
+    """What tells a file from what it was before; `None` when there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _seen(path: Path, mark: _Mark) -> _Seen:
+    try:
+        return _Seen(mark, _authorized(path))
+    except ConfigError as error:
+        return _Seen(mark, None, str(error))
 
 
 def _authorized(path: Path) -> PublicKey:

@@ -1,4 +1,4 @@
-"""What a hub keeps of its clients, and how much each may take of it (spec 1 §2.6)."""
+"""What a hub keeps of its clients, and how much each may take of it (spec 1 §2.7)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.ids import NodeId, node_id
+from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_PEERS
 
 TURN_NS = 100_000_000
@@ -55,19 +55,21 @@ class HubCounters:
     untold: int = 0
     """Errors that were not told, since their receiver had been told enough."""
     unsent: int = 0
+    revoked: int = 0
+    """Messages of keys that are not authorized any more."""
 
 
 @dataclass(slots=True, eq=False)
 class Member:
     """One client by its name.
 
-    `origin` is the connection that it is bound to, empty when it is bound to none; `odd` says that it has sent a wrong number
-    of frames.
+    `origin` is the connection that it is bound to, empty when it is bound to none, and `user` is what was proved there; `odd`
+    says that it has sent a wrong number of frames.
     """
 
     node: NodeId
     name: bytes
-    user: str
+    user: str = ""
     origin: bytes = b""
     odd: bool = False
     turn: int = -1
@@ -89,28 +91,27 @@ class Members:
     """
 
     limits: HubLimits
-    users: dict[str, Member] = field(default_factory=dict)
+    users: dict[NodeId, Member] = field(default_factory=dict)
     bound: dict[bytes, Member] = field(default_factory=dict)
     reached: dict[bytes, Member] = field(default_factory=dict)
 
-    def of(self, user: str) -> Member:
+    def of(self, node: NodeId) -> Member:
         """The client of a proved name.
 
         Raises:
-            ConfigError: when the name is none.
+            ConfigError: when there are too many.
         """
-        member = self.users.get(user)
+        member = self.users.get(node)
         if member is None:
-            node = node_id(user)
             if len(self.users) >= MAX_PEERS:
                 self._make_room()
-            member = self.users[user] = Member(node, user.encode(), user)
+            member = self.users[node] = Member(node, node.encode())
         return member
 
-    def bind(self, member: Member, origin: bytes) -> None:
-        """From now on a client is reached on this connection and heard on no other."""
+    def bind(self, member: Member, origin: bytes, user: str) -> None:
+        """From now on a client is reached on this connection and heard on no other. `user` is what was proved there."""
         self.bound.pop(member.origin, None)
-        member.origin = origin
+        member.origin, member.user = origin, user
         self.bound[origin] = member
         self.reached[member.name] = member
 
@@ -128,13 +129,13 @@ class Members:
             self.unbind(member)
 
     def _make_room(self) -> None:
-        for user in list(self._strangers()):
-            del self.users[user]
+        for node in list(self._strangers()):
+            del self.users[node]
         if len(self.users) >= MAX_PEERS:
             raise ConfigError(f"{MAX_PEERS} clients are bound already")
 
-    def _strangers(self) -> Iterator[str]:
-        return (user for user, member in self.users.items() if not member.origin)
+    def _strangers(self) -> Iterator[NodeId]:
+        return (node for node, member in self.users.items() if not member.origin)
 
     def may_relay(self, member: Member, turn: int) -> bool:
         """Count a message that a client wants relayed; `False` when it is over its rate."""

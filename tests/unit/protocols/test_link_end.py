@@ -149,6 +149,18 @@ def test_window_without_a_free_qubit_is_answered_when_its_time_is_over() -> None
     assert codes(bob.sent()) == [ErrorCode.NORES]
 
 
+def test_window_opened_again_while_it_waits_for_a_qubit_is_refused_and_waits_on_once() -> None:
+    """A primary that asks twice under two numbers breaks a rule, and nothing else."""
+    bob = Bob()
+    create_id, _ = bob.creates(number=2)
+    bob.says(ALICE, opening(create_id))
+    assert bob.says(ALICE, opening(create_id, WindowId("link-1-2"))) == []
+    assert codes(bob.says(ALICE, opening(create_id, WindowId("link-1-2")))) == [ErrorCode.PROTOCOL]
+    bob.now_ns += SECOND
+    bob.brain.node.handle_deadline(bob.now_ns)
+    assert codes(bob.sent()) == [ErrorCode.NORES]
+
+
 def test_window_closed_while_it_waits_for_a_qubit_is_answered_with_expire() -> None:
     """2 §3.5."""
     bob = Bob()

@@ -14,10 +14,13 @@ from tests.unit.protocols.conftest import ALICE, BOB, CODEC, MS, SECOND
 from unruly import Spoiler, UnrulyNetwork, cut, examples, junk, lengthened, misnamed, mistyped
 
 from bellwire.protocols import asks, session
+from bellwire.protocols.access import EVERYBODY, Access
+from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import Epoch, LinkId, NodeId, QubitName, WindowId
 from bellwire.protocols.messages import (
+    MESSAGES,
     HeraldClose,
     Message,
     ProgramResult,
@@ -37,6 +40,8 @@ MAX_ASKED, MAX_KEPT = 5, 3
 """The limits of pending and of answered requests, so small here that they are reached."""
 
 SETTINGS = SessionSettings()
+OPEN_CODEC = Codec(access={message: Access(EVERYBODY, EVERYBODY) for message in MESSAGES})
+"""Anybody may ask anything: what is tested here is not who may."""
 NAMES = (ALICE, BOB)
 LONGEST_NS = 20 * SECOND
 PATIENCE_NS = 10 * SECOND
@@ -79,7 +84,7 @@ class Peers(UnrulyNetwork):
 
     def _start(self, name: NodeId) -> None:
         self.epoch += 1
-        endpoint = Endpoint(name, Role.AGENT, Epoch(self.epoch), settings=SETTINGS)
+        endpoint = Endpoint(name, Role.AGENT, Epoch(self.epoch), codec=OPEN_CODEC, settings=SETTINGS)
         endpoint.begin(self.now_ns)
         endpoint.handle(ProgramRun, partial(self._take, endpoint))
         self.ends[name], self.owed[name] = endpoint, []

@@ -42,7 +42,7 @@ def master(
     wire: Wire, name: NodeId = BROKER, epoch: int = 1, *, priority: int | None = None, offset_ns: int = 37 * MS
 ) -> Endpoint:
     """A grandmaster. All of a wire have the same clock of their own, so the network's is made to differ from it."""
-    endpoint = wire.join(name, epoch, Role.BROKER)
+    endpoint = wire.join(name, epoch, Role.BROKER if name == BROKER else Role.STATION)
     TimePart(endpoint, TimeSettings(priority=priority))
     endpoint.clock.step(0, offset_ns, 0)
     endpoint.clock.bound = Bound(local_ns=0, offset_ns=offset_ns, half_ns=0)

@@ -177,7 +177,7 @@ def test_first_event_of_a_second_goes_to_a_topic_of_any_size(wire: Wire, monkeyp
 
 
 def test_limit_told_by_the_broker_of_a_peer_leaves_the_session_with_it_up(wire: Wire) -> None:
-    """Spec 1 §2.6: the peer is there, and only a message was dropped."""
+    """Spec 1 §2.7: the peer is there, and only a message was dropped."""
     hub, _ = broker(wire)
     alice, bob = Hearer(wire, NAMES[0]), Hearer(wire, NAMES[1])
     alice.endpoint.keep_session(NAMES[1])

@@ -185,6 +185,18 @@ def test_keys_new_then_list_shows_no_secret(here: Path, capsys: pytest.CaptureFi
     assert "a key is never overwritten" in text
 
 
+def test_keys_authorized_then_revoked_come_and_go(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["keys", "new", "alice", "--role", "agent", "--dir", "own"]) == 0
+    assert run(["keys", "authorize", "own/alice.key", "--in", "authorized"]) == 0
+    assert (here / "authorized" / "alice.key").exists()
+    capsys.readouterr()
+    assert run(["keys", "revoke", "alice", "--in", "authorized", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "alice", "file": "authorized/alice.key"}
+    code, text = told(capsys, "keys", "revoke", "alice", "--in", "authorized")
+    assert code == 2
+    assert "alice is not authorized there" in text
+
+
 def test_prepare_hosts_are_bound_everywhere_and_reached_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["prepare", "testbed.toml", "--dir", "lab", "--broker", "one:7100", "--world", "two:7101", "--json"]
     assert run(arguments) == 0
@@ -225,6 +237,23 @@ def test_agent_that_cannot_be_made_is_one_line(
 def test_backends_json_names_sim_and_mock(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["backends", "--json"]) == 0
     assert {"sim", "mock"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+
+def test_log_tracebacks_show_no_variables() -> None:
+    out = io.StringIO()
+    log.configure("info", out)
+
+    def load(secret: str) -> None:
+        raise ValueError("no key")
+
+    try:
+        load("abc-the-secret")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    finally:
+        structlog.reset_defaults()
+    assert "no key" in out.getvalue()
+    assert "abc-the-secret" not in out.getvalue()
 
 
 def test_log_json_hides_secrets() -> None:

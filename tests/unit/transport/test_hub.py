@@ -320,7 +320,7 @@ async def test_binding_outside_of_a_delivery_is_a_local_error(yard: Yard) -> Non
 async def test_connection_counts_frames_that_are_no_messages(yard: Yard) -> None:
     host = await yard.host()
     alice = await yard.greeted(host, "alice")
-    address = host.hub.members.users["alice"].origin
+    address = host.hub.members.users[NodeId("alice")].origin
     too_long = bytes(MAX_MESSAGE_BYTES + 1)
     for frames in ([b"lonely"], [b"broker", b"1", b"2", b"3"], [b"\xff", b"1"], [b"", b"1"], [b"broker", too_long]):
         host.hub._socket.send_multipart([address, *frames])

@@ -1,4 +1,4 @@
-"""What one client may take of a hub: slow ones and hasty ones hold nobody up, and what is dropped is told (spec 1 §2.6)."""
+"""What one client may take of a hub: slow ones and hasty ones hold nobody up, and what is dropped is told (spec 1 §2.7)."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_odd_transmission_that_names_another_connection_speaks_for_nobody(
     keys = yard.keys.pair("mallory")
     mallory = yard.client(host, keys)
     await mallory.greet(1)
-    origin = host.hub.members.users["alice"].origin
+    origin = host.hub.members.users[NodeId("alice")].origin
     mallory.connection._socket.send_multipart([b"bob", origin, b"bob", b"in alice's name"])
     mallory.say("bob", b"I am mallory")
     assert await bob.hear() == ("mallory", b"I am mallory")
@@ -145,16 +145,16 @@ async def test_odd_transmission_that_names_another_connection_speaks_for_nobody(
 
 def test_table_of_clients_is_bounded_and_keeps_those_that_are_bound() -> None:
     members = Members(HubLimits())
-    bound = members.of("bound")
-    members.bind(bound, b"1")
+    bound = members.of(NodeId("bound"))
+    members.bind(bound, b"1", "key")
     for number in range(3 * MAX_PEERS):
-        members.of(f"n{number}")
+        members.of(NodeId(f"n{number}"))
         assert len(members.users) <= MAX_PEERS
-    assert members.of("bound") is bound
+    assert members.of(NodeId("bound")) is bound
     for number in range(MAX_PEERS - 1):
-        members.bind(members.of(f"m{number}"), b"m%d" % number)
+        members.bind(members.of(NodeId(f"m{number}")), b"m%d" % number, "key")
     with pytest.raises(ConfigError):
-        members.of("one more")
+        members.of(NodeId("one-more"))
 
 
 @pytest.mark.parametrize("wrong", [{"queue": 0}, {"rate": 9}, {"own_rate": 0}, {"error_rate": -1}])

@@ -15,7 +15,7 @@ from zmq.utils import z85
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.messages import Role
-from bellwire.transport.keys import AuthorizedKeys, generate, load_public, load_secret
+from bellwire.transport.keys import AuthorizedKeys, authorize, generate, load_public, load_secret, revoke
 
 ALICE = NodeId("alice")
 
@@ -203,3 +203,67 @@ def test_authorized_key_in_a_file_of_another_name_is_refused(tmp_path: Path) -> 
     with pytest.raises(ConfigError) as error:
         AuthorizedKeys(tmp_path)
     assert "alice.key" in one_line(error)
+
+
+def test_authorized_key_found_without_reading_the_directory_is_gone_with_its_file(tmp_path: Path) -> None:
+    alice = load_secret(generate(tmp_path, ALICE, Role.AGENT))
+    authorized = AuthorizedKeys(tmp_path)
+    bob = load_secret(generate(tmp_path, NodeId("bob"), Role.AGENT))
+    assert authorized.find(bob.public) is None, "it came since"
+    assert authorized.find(alice.public) is not None
+    (tmp_path / "alice.key").unlink()
+    assert authorized.known(alice.public) is not None
+    assert authorized.find(alice.public) is None
+    assert authorized.find(bob.public) is not None, "the directory was read for Alice's sake"
+
+
+def test_authorized_keys_that_cannot_be_read_for_a_while_are_kept(tmp_path: Path) -> None:
+    alice = load_secret(generate(tmp_path / "keys", ALICE, Role.AGENT))
+    authorized = AuthorizedKeys(tmp_path / "keys")
+    (tmp_path / "keys").rename(tmp_path / "aside")
+    assert "no such directory" in (authorized.refresh() or "")
+    assert authorized.known(alice.public) is not None
+    assert authorized.lookup(alice.public) is None
+    (tmp_path / "aside").rename(tmp_path / "keys")
+    assert authorized.refresh() is None
+    assert authorized.lookup(alice.public) is not None
+
+
+def test_authorized_keys_that_everybody_can_add_to_are_refused(tmp_path: Path) -> None:
+    generate(tmp_path, ALICE, Role.AGENT)
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigError) as error:
+        AuthorizedKeys(tmp_path)
+    assert "chmod o-w" in one_line(error)
+    tmp_path.chmod(0o1777)
+    AuthorizedKeys(tmp_path)
+
+
+def test_key_authorized_and_revoked_comes_and_goes(tmp_path: Path) -> None:
+    alice = load_secret(generate(tmp_path / "own", ALICE, Role.AGENT))
+    key = authorize(tmp_path / "own" / "alice.key", tmp_path / "authorized")
+    assert (key.name, key.role) == ("alice", Role.AGENT)
+    authorized = AuthorizedKeys(tmp_path / "authorized")
+    assert authorized.lookup(alice.public) == key
+    assert stat.S_IMODE((tmp_path / "authorized" / "alice.key").stat().st_mode) == 0o644
+    assert [path.name for path in (tmp_path / "authorized").iterdir()] == ["alice.key"]
+    assert authorize(tmp_path / "own" / "alice.key", tmp_path / "authorized") == key, "twice is once"
+    assert revoke(ALICE, tmp_path / "authorized") == tmp_path / "authorized" / "alice.key"
+    assert authorized.lookup(alice.public) is None
+    with pytest.raises(ConfigError, match="not authorized there"):
+        revoke(ALICE, tmp_path / "authorized")
+
+
+def test_key_of_a_name_that_has_another_one_is_not_authorized(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        generate(tmp_path / place, ALICE, Role.AGENT)
+    authorize(tmp_path / "one" / "alice.key", tmp_path / "authorized")
+    with pytest.raises(ConfigError) as error:
+        authorize(tmp_path / "two" / "alice.key", tmp_path / "authorized")
+    assert "revoke it first" in one_line(error)
+
+
+def test_secret_key_taken_for_a_public_one_puts_no_secret_into_the_directory(tmp_path: Path) -> None:
+    path = generate(tmp_path / "own", ALICE, Role.AGENT)
+    authorize(path, tmp_path / "authorized")
+    assert "secret" not in (tmp_path / "authorized" / "alice.key").read_text()

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.instructions import Gate, Qubit
-from bellwire.protocols.limits import MAX_PROGRAM_STEPS
-from bellwire.protocols.messages.base import Operand, Reply, Request
+from bellwire.protocols.limits import MAX_GATE_PEERS, MAX_PROGRAM_STEPS
+from bellwire.protocols.messages.base import Node, Operand, Reply, Request
 
 
 class StepKind(StrEnum):
@@ -31,6 +31,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     angle: float = 0.0
     reference: bool = False
     """`initialise` only: take a reference qubit, which a simulation may offer to find exact fidelities with."""
+    gates_with: Annotated[tuple[Node, ...], Meta(max_length=MAX_GATE_PEERS)] | None = None
+    """`initialise` only: the nodes that may open gates on the qubit; every neighbour may when it is nil."""
 
 
 class ProgramResult(Reply, frozen=True, kw_only=True, tag="program.result"):

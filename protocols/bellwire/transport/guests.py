@@ -1,0 +1,110 @@
+"""Who is at a hub with which key, and how to end their connections when a key is revoked (spec 1 §2.2).
+
+The library has no call that ends one connection of a ROUTER. What it has is the descriptor that a frame came from: that one is
+shut down, and the library takes it for a peer that has closed. A descriptor's number may have passed to another connection
+meanwhile, so the remote address is noted with it and compared.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+
+from bellwire.protocols.ids import NodeId
+from bellwire.transport.keys import AuthorizedKeys, PublicKey
+
+MAX_CONNECTIONS = 8
+"""Connections of one key at a hub. A further one ends the oldest: a participant needs one, and two while it reconnects."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A connection's descriptor and remote address."""
+
+    descriptor: int
+    address: object
+
+
+@dataclass(slots=True)
+class Guest:
+    """A key that was let in: its participant's name, as an id and as a frame, and its connections by routing id."""
+
+    key: PublicKey
+    name: NodeId
+    frame: bytes
+    connections: dict[bytes, _Line] = field(default_factory=dict)
+
+
+class Guests:
+    """The keys that are at a hub. A frame's user id is what the gatekeeper gave its connection: the key in hexadecimal."""
+
+    def __init__(self, authorized: AuthorizedKeys) -> None:
+        self._authorized = authorized
+        self._guests: dict[str, Guest] = {}
+
+    def __len__(self) -> int:
+        return len(self._guests)
+
+    def known(self, user: str) -> Guest | None:
+        """The guest behind a user id, if its key has been used since it was let in."""
+        return self._guests.get(user)
+
+    def admit(self, user: str, frame: zmq.Frame) -> Guest | None:
+        """Look up a key that sends for the first time. One that is not authorized any more loses its connection."""
+        key = self._authorized.find(bytes.fromhex(user))
+        if key is None:
+            _hang_up(_line(frame))
+            return None
+        guest = self._guests[user] = Guest(key, key.name, key.name.encode())
+        return guest
+
+    def met(self, guest: Guest, origin: bytes, frame: zmq.Frame) -> None:
+        """Note the connection that a frame came on; `origin` is its routing id."""
+        if origin in guest.connections:
+            return
+        if len(guest.connections) >= MAX_CONNECTIONS:
+            oldest = next(iter(guest.connections))
+            _hang_up(guest.connections.pop(oldest))
+        guest.connections[origin] = _line(frame)
+
+    def revoke(self, report: Callable[[str], None]) -> list[Guest]:
+        """Read the directory anew, and end the connections of every key that does not stand in it any more.
+
+        Returns those who are no guests any more. While the directory cannot be read nobody is, and `report` is told.
+        """
+        problem = self._authorized.refresh()
+        if problem is not None:
+            report(problem)
+            return []
+        gone = [user for user, guest in self._guests.items() if self._authorized.known(guest.key.public) != guest.key]
+        guests = [self._guests.pop(user) for user in gone]
+        for guest in guests:
+            for line in guest.connections.values():
+                _hang_up(line)
+        return guests
+
+
+def _line(frame: zmq.Frame) -> _Line:
+    descriptor = int(frame.get(zmq.SRCFD))
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            return _Line(descriptor, connection.getpeername())
+    except OSError:
+        return _Line(-1, None)  # closed already
+
+
+def _hang_up(line: _Line) -> None:
+    """Shut a connection down, if its descriptor is still the one that was noted."""
+    if line.descriptor < 0:
+        return
+    try:
+        # A copy of the descriptor stays with this connection, whatever the library does with its own meanwhile.
+        with socket.socket(fileno=os.dup(line.descriptor)) as connection:
+            if connection.getpeername() == line.address:
+                connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # closed by itself
