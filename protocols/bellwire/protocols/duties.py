@@ -108,8 +108,7 @@ class Duties:
         if session is None or session.epoch != owed.epoch:
             return
         data = self._endpoint.encode(session, msgspec.structs.replace(reply, request_id=owed.request_id))
-        del session.owed[owed.request_id]
-        session.answered[owed.request_id] = data
+        session.answer(owed.request_id, data)
         if session.state is SessionState.UP:
             self._endpoint.put(session, data)
 

@@ -19,6 +19,9 @@ MAX_PENDING_REQUESTS = 8_192
 MAX_ANSWERED_REQUESTS = 2_048
 """Requests of one peer whose answers are kept, so that a repeated request is answered again and not handled again."""
 
+MAX_ANSWERED_BYTES = 4_194_304
+"""Octets of those answers, for one peer."""
+
 MAX_LINK_REQUESTS = 256
 """CREATE requests that one link queues."""
 

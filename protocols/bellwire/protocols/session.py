@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bellwire.protocols.ids import Epoch, NodeId
-from bellwire.protocols.limits import MAX_ANSWERED_REQUESTS
+from bellwire.protocols.limits import MAX_ANSWERED_BYTES, MAX_ANSWERED_REQUESTS
 from bellwire.protocols.machine import Machine, Row
 from bellwire.protocols.messages import Role
 from bellwire.protocols.timers import Timer
@@ -130,6 +130,7 @@ class Session(Machine[SessionState, SessionInput]):
         self.timer: Timer | None = None
         self.owed: dict[int, int] = {}
         self.answered: OrderedDict[int, bytes] = OrderedDict()
+        self.answered_bytes = 0
         self.forgotten = 0
         self._greet, self._opened, self._lost = greet, opened, lost
 
@@ -161,6 +162,7 @@ class Session(Machine[SessionState, SessionInput]):
         """Forget what an earlier incarnation of the peer asked."""
         self.owed.clear()
         self.answered.clear()
+        self.answered_bytes = 0
         self.forgotten = 0
 
     def take(self, request_id: int, number: int) -> bool:
@@ -168,7 +170,19 @@ class Session(Machine[SessionState, SessionInput]):
         while len(self.owed) + len(self.answered) >= MAX_ANSWERED_REQUESTS:
             if not self.answered:
                 return False
-            oldest, _ = self.answered.popitem(last=False)
-            self.forgotten = max(self.forgotten, oldest)
+            self._forget_oldest()
         self.owed[request_id] = number
         return True
+
+    def answer(self, request_id: int, data: bytes) -> None:
+        """Keep the answer to a request that was owed. The oldest ones go when all of them are too long."""
+        del self.owed[request_id]
+        self.answered[request_id] = data
+        self.answered_bytes += len(data)
+        while self.answered_bytes > MAX_ANSWERED_BYTES:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        oldest, data = self.answered.popitem(last=False)
+        self.answered_bytes -= len(data)
+        self.forgotten = max(self.forgotten, oldest)

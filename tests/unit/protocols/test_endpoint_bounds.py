@@ -12,10 +12,12 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import Epoch, LinkId, NodeId, WindowId
 from bellwire.protocols.limits import (
+    MAX_ANSWERED_BYTES,
     MAX_ANSWERED_REQUESTS,
     MAX_MESSAGE_BYTES,
     MAX_PEERS,
     MAX_PENDING_REQUESTS,
+    MAX_TEXT_CHARS,
 )
 from bellwire.protocols.messages import (
     HeraldClose,
@@ -96,6 +98,22 @@ def test_requests_owed_are_bounded_and_one_more_is_refused_with_limit(bob: Bob) 
     bob.endpoint.reply(ALICE, bob.handled[0], SessionAck())
     bob.endpoint.take_frames()
     assert codes(bob.given(close(MAX_ANSWERED_REQUESTS + 2))) == []
+
+
+def test_answers_kept_are_bounded_by_their_octets_too(bob: Bob) -> None:
+    bob.owe = True
+    session = bob.endpoint.sessions[ALICE]
+    long = RequestError(ErrorCode.OTHER, "𝄞" * MAX_TEXT_CHARS)
+    for number in range(1, MAX_ANSWERED_REQUESTS + 1):
+        bob.given(close(number))
+        bob.endpoint.fail(ALICE, bob.handled[-1], long)
+        assert session.answered_bytes == sum(map(len, session.answered.values())) <= MAX_ANSWERED_BYTES
+    assert len(session.answered) < MAX_ANSWERED_REQUESTS
+    bob.endpoint.take_frames()
+    assert codes(bob.given(close(1))) == [ErrorCode.EXPIRE]
+    assert codes(bob.given(close(MAX_ANSWERED_REQUESTS))) == [ErrorCode.OTHER]
+    bob.given(hello(epoch=2))
+    assert session.answered_bytes == 0
 
 
 def test_request_owed_for_long_does_not_block_the_ones_after_it(bob: Bob) -> None:

@@ -217,6 +217,7 @@ def test_prepare_hosts_are_bound_everywhere_and_reached_by_name(here: Path, caps
         ('name = "sim"', 'name = "tin"', "there is no backend 'tin': installed are"),
         ("server_key =", "sever_key =", "backend sim of alice: unknown option 'sever_key'"),
         ("[links.alice-bob]", f"[links.{'x' * 65}]", "is not a link's name: 1 to 64 characters"),
+        ("secret_key", 'applications = ["a b"]\nsecret_key', "alice.toml: applications: 'a b' is not a node name"),
         ('peer = "bob"', 'peer = "b o b"', "links.alice-bob: 'b o b' is not a node name"),
     ],
 )
