@@ -137,11 +137,13 @@ def check_access(table: AccessTable, message: Message, sender: Role | None, rece
     Raises:
         RemoteProtocolError: UNKNOWN_TYPE when the receiver does not take it in its role, DENIED when the sender may not.
     """
-    access, tag = table.get(type(message)), message.__struct_config__.tag
+    access = table.get(type(message))
+    if access is not None and receiver in access.receivers and sender in access.senders:
+        return
+    tag = message.__struct_config__.tag
     if access is not None and receiver not in access.receivers:
         raise RemoteProtocolError(f"the role {receiver} does not take {tag}", "1 §3.5", ErrorCode.UNKNOWN_TYPE)
-    if access is None or sender not in access.senders:
-        raise RemoteProtocolError(f"{tag} is not for the role {sender} to send", "1 §2.6", ErrorCode.DENIED)
+    raise RemoteProtocolError(f"{tag} is not for the role {sender} to send", "1 §2.6", ErrorCode.DENIED)
 
 
 class KnownRoles:

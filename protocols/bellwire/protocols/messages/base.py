@@ -60,6 +60,8 @@ class Role(StrEnum):
     APPLICATION = "application"
     OBSERVER = "observer"
 
+    __hash__ = str.__hash__  # Enum's own is written in Python, and roles are looked up for every message
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type"):
     """Base of all messages.
