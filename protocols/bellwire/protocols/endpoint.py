@@ -8,17 +8,18 @@ and `cause_id` stand still until it has been dealt with.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from bellwire.protocols.asks import Answer, AnswerHandler, Asks
 from bellwire.protocols.codec import CODEC, Codec, Undecodable
+from bellwire.protocols.counters import Counters
 from bellwire.protocols.departures import Departure, Departures
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import BROKER, CauseId, Epoch, NetworkTimeNs, NodeId
+from bellwire.protocols.introductions import Introductions
 from bellwire.protocols.limits import MAX_PEERS, MAX_TEXT_CHARS
 from bellwire.protocols.messages import (
     Message,
@@ -38,22 +39,10 @@ from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
 
 _GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
 
-__all__ = ["Answer", "AnswerHandler", "Counters", "Endpoint"]
+__all__ = ["Answer", "AnswerHandler", "Endpoint"]
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Request)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What went wrong on the wire, for whoever watches."""
-
-    malformed: int = 0
-    stale: int = 0
-    strangers: int = 0
-    unexpected: int = 0
-    repeated: int = 0
-    retransmitted: int = 0
 
 
 class Endpoint:
@@ -75,6 +64,8 @@ class Endpoint:
         self.epoch = epoch
         self.settings = settings or SessionSettings()
         self.capabilities = capabilities
+        self.endpoints: tuple[str, ...] = ()
+        """Where others may connect to this participant: told to the broker with every hello (spec 1 §4.7)."""
         self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()
@@ -89,6 +80,7 @@ class Endpoint:
         self._frames: list[tuple[NodeId, bytes]] = []
         self.asks = Asks(self)
         self.duties = Duties(self)
+        self.introductions = Introductions(self)
         self._stimuli = 0
         self._woke_ns = 0
         """When this participant last came back from a pause in which it heard nobody."""
@@ -222,6 +214,11 @@ class Endpoint:
         session = self.sessions.get(peer)
         return session is not None and session.state is SessionState.UP
 
+    def role_of(self, peer: NodeId) -> Role | None:
+        """The role of a peer: as authenticated, or by its own word where nobody vouches for one. `None` of a stranger."""
+        session = self.sessions.get(peer)
+        return self.introductions.role_of(peer) or (None if session is None else session.role)
+
     @property
     def has_time(self) -> bool:
         """Whether the network's time may be relied on, to within the clock's uncertainty."""
@@ -305,6 +302,8 @@ class Endpoint:
         if version is None:
             text = f"{self.node} speaks {list(SUPPORTED_VERSIONS)}, {peer} speaks {list(message.versions)}"
             raise RemoteProtocolError(text, "1 §4.1", ErrorCode.VERSION)
+        self.introductions.check(peer, message.role)
+        session.capabilities, session.endpoints = message.capabilities, message.endpoints
         welcome = SessionWelcome(
             epoch=self.epoch,
             peer_epoch=message.epoch,
@@ -325,6 +324,8 @@ class Endpoint:
             return
         if message.version not in SUPPORTED_VERSIONS:
             raise RemoteProtocolError(f"version {message.version} was never offered", "1 §4.1", ErrorCode.VERSION)
+        self.introductions.check(session.peer, message.role)
+        session.capabilities = message.capabilities
         self._meet(session, message.epoch, message.role, message.version)
         session.step(SessionInput.WELCOME)
 
@@ -410,6 +411,7 @@ class Endpoint:
             role=self.role,
             capabilities=self.capabilities,
             heartbeat_ns=self.settings.heartbeat_ns,
+            endpoints=self.endpoints if session.peer == BROKER else (),
         )
         self.put(session, self.codec.encode(hello))
 

@@ -28,11 +28,18 @@ from bellwire.protocols.messages.link import (
 from bellwire.protocols.messages.pair import PairConfirm, PairConfirmed, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
 from bellwire.protocols.messages.session import (
+    INTRODUCTIONS,
+    FencePart,
     SessionAck,
     SessionError,
+    SessionFence,
+    SessionFenced,
     SessionGoodbye,
     SessionHeartbeat,
     SessionHello,
+    SessionIntroduction,
+    SessionReport,
+    SessionStatus,
     SessionWelcome,
 )
 from bellwire.protocols.messages.time import (
@@ -56,9 +63,15 @@ SESSION_MESSAGES: tuple[type[Message], ...] = (
     SessionAck,
     SessionError,
 )
+"""What every session needs, those with a simulated world too."""
 
 MESSAGES: tuple[type[Message], ...] = (
     *SESSION_MESSAGES,
+    SessionIntroduction,
+    SessionFence,
+    SessionFenced,
+    SessionStatus,
+    SessionReport,
     LinkCreate,
     LinkCreated,
     LinkAdd,
@@ -94,9 +107,11 @@ MESSAGES: tuple[type[Message], ...] = (
 """Every message type of this version of the protocol."""
 
 __all__ = [
+    "INTRODUCTIONS",
     "MESSAGES",
     "SESSION_MESSAGES",
     "ClockState",
+    "FencePart",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -129,9 +144,14 @@ __all__ = [
     "Role",
     "SessionAck",
     "SessionError",
+    "SessionFence",
+    "SessionFenced",
     "SessionGoodbye",
     "SessionHeartbeat",
     "SessionHello",
+    "SessionIntroduction",
+    "SessionReport",
+    "SessionStatus",
     "SessionWelcome",
     "Step",
     "TimeAnnounce",
