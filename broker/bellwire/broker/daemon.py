@@ -11,8 +11,9 @@ from secrets import token_bytes
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, TransportError
 from bellwire.protocols.ids import BROKER, NodeId
+from bellwire.protocols.introductions import Introducer
 from bellwire.protocols.limits import PATH_KEY_BYTES
-from bellwire.protocols.messages import Role
+from bellwire.protocols.messages import INTRODUCTIONS, Role
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
 from bellwire.protocols.time_sources import TimeSettings
@@ -50,7 +51,11 @@ class BrokerDaemon:
         authorized = AuthorizedKeys(config.authorized_keys)
         epoch = new_epoch()
         clock = BROKER if config.time.sources else None
-        self.core = Endpoint(BROKER, Role.BROKER, epoch, settings=config.session, clock=clock)
+        self.core = Endpoint(
+            BROKER, Role.BROKER, epoch, settings=config.session, capabilities=(INTRODUCTIONS,), clock=clock
+        )
+        self.core.introductions.vouched = authorized.role_of
+        self._introducer = Introducer(self.core, authorized.key_of)
         self.hub = Hub(
             BROKER,
             config.bind,
@@ -61,6 +66,7 @@ class BrokerDaemon:
             drained=self._drained,
             epoch=epoch,
             report=report,
+            meet=self._meet,
         )
         self.hub.follow(self.core)
         self.time = TimePart(self.core, config.time)
@@ -126,6 +132,13 @@ class BrokerDaemon:
     def _send_time(self) -> None:
         if self.time.hub is not None:
             self._time_socket.send(self.time.hub.take_datagrams())
+
+    def _meet(self, sender: NodeId, receiver: NodeId) -> None:
+        def introduce(now_ns: int) -> None:
+            self.core.begin(now_ns)
+            self._introducer.introduce(sender, receiver)
+
+        self.driver.stimulate(introduce)
 
     def _deliver(self, peer: NodeId, data: bytes) -> None:
         self.driver.deliver(peer, data)

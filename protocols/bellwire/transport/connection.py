@@ -14,9 +14,9 @@ from zmq.utils.monitor import parse_monitor_message
 from bellwire.protocols.errors import TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
-from bellwire.transport.hub import MAX_WIRE_BYTES, PING_MS, SILENCE_MS
+from bellwire.transport.hub import MAX_WIRE_BYTES
 from bellwire.transport.keys import KeyPair
-from bellwire.transport.reader import HWM, LINGER_MS, Reader
+from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader
 
 RECONNECT_MS = 50
 RECONNECT_LIMIT_MS = 1_000
@@ -71,11 +71,15 @@ class Connection:
         *,
         drained: Callable[[], None] = _nothing,
         report: Callable[[str], None] | None = None,
+        on_changed: Callable[[bool], None] | None = None,
+        pings: Pings = PINGS,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         """Make a connection to the hub at `endpoint`, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
-        `Driver.poke`. `report` is told in one line when the hub refuses the connection.
+        `Driver.poke`. `report` is told in one line when the hub refuses the connection. `on_changed` is told when it stands,
+        when it is gone, and when an attempt at one is over. A `context` that others use too is theirs to end.
         """
         self.endpoint = endpoint
         self.deliver = deliver
@@ -84,8 +88,11 @@ class Connection:
         self.connected = False
         self._keys = keys
         self._report = report
+        self._on_changed = on_changed
+        self._pings = pings
         self._server_key = server_key
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._shared = context is not None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if context is None else context
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._monitor: zmq.Socket[bytes] | None = None
         self._monitor_fd = -1
@@ -112,15 +119,14 @@ class Connection:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_LIMIT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        self._pings.apply(socket)
         self._monitor = socket.get_monitor_socket(_EVENTS)
         self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
         asyncio.get_running_loop().add_reader(self._monitor_fd, self._watch)
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
-            self._shut()
+            self.shut()
             raise TransportError(
                 f"{self._keys.name} cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}"
             ) from None
@@ -148,12 +154,13 @@ class Connection:
 
     async def close(self) -> None:
         """Disconnect, having tried for a moment to send what is queued."""
-        if self._context.closed:
-            return
-        self._shut()
-        await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+        if not self._socket.closed:
+            self.shut()
+        if not self._shared and not self._context.closed:
+            await asyncio.get_running_loop().run_in_executor(None, self._context.term)
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Disconnect at once; what is queued is still sent while the context lasts."""
         if self._retry is not None:
             self._retry.cancel()
         if self._reader is not None:
@@ -215,6 +222,8 @@ class Connection:
         if self.connected:
             self._refusals = 0
             self._reported = ""
+        if self._on_changed is not None:
+            self._on_changed(self.connected)
         text = _REFUSALS.get(event)
         if text is None:
             return

@@ -22,15 +22,12 @@ from bellwire.protocols.messages import SESSION_MESSAGES, SessionError
 from bellwire.protocols.session import Loss
 from bellwire.transport.clock import new_epoch
 from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
-from bellwire.transport.keys import AuthorizedKeys, KeyPair
-from bellwire.transport.reader import HWM, LINGER_MS, Reader
+from bellwire.transport.keys import KeyPair, KeysCapable
+from bellwire.transport.meetings import Meetings
+from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader
 
 MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
 """A longer frame ends the connection that it came on, before it is taken in."""
-
-PING_MS = 2_000
-SILENCE_MS = 6_000
-"""A connection on which pings are answered by nothing for this long is taken down."""
 
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
@@ -67,19 +64,22 @@ class Hub:
         name: NodeId,
         bind: str,
         keys: KeyPair,
-        authorized: AuthorizedKeys,
+        authorized: KeysCapable,
         deliver: Callable[[NodeId, bytes], None],
         relay: bool = False,
         *,
         drained: Callable[[], None] = _nothing,
         epoch: Epoch | None = None,
         report: Callable[[str], None] | None = None,
+        meet: Callable[[NodeId, NodeId], None] | None = None,
+        pings: Pings = PINGS,
     ) -> None:
         """Make a hub that will listen on `bind`, such as `tcp://0.0.0.0:7100`, or port `*` for any free one.
 
         `deliver(sender, data)` is called for every message to `name`, `drained()` at the end of each portion of them:
         give it `Driver.poke`. `epoch` goes into the errors that the hub itself sends. `report` is told in one line what a
-        person may want to know: who was refused.
+        person may want to know: who was refused. `meet(sender, receiver)` is called before the first message is relayed
+        from one client to another since either was bound: what is sent then arrives before it.
         """
         self.name = name
         self.bind = bind
@@ -96,6 +96,9 @@ class Hub:
         self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
         self._reader: Reader | None = None
         self._name = name.encode()
+        self._meetings = Meetings(self._meet)
+        self._pings = pings
+        self._introduce = meet
         self._names: dict[str, tuple[NodeId, bytes]] = {}
         self._addresses: dict[NodeId, bytes] = {}
         self._members: dict[bytes, bytes] = {}
@@ -119,8 +122,7 @@ class Hub:
         socket.setsockopt(zmq.SNDHWM, HWM)
         socket.setsockopt(zmq.RCVHWM, HWM)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        self._pings.apply(socket)
         self._gatekeeper.start()
         try:
             socket.bind(self.bind)
@@ -148,6 +150,12 @@ class Hub:
         peer, address = self._current
         self._addresses[peer] = address
         self._members[peer.encode()] = address
+        self._meetings.forget(peer)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the message that is being delivered came on the connection that its sender is bound to."""
+        return self._current is not None and self._addresses.get(self._current[0]) == self._current[1]
 
     def unbind(self, peer: NodeId, *, leaving: bool = False) -> None:
         """Relay nothing more to or from a client until it is bound again.
@@ -163,6 +171,10 @@ class Hub:
     def refused(self) -> int:
         """How many handshakes were refused, for keys that are not authorized."""
         return self._gatekeeper.refused
+
+    def reaches(self, peer: NodeId) -> bool:
+        """Whether a client is bound to a connection, as far as is known."""
+        return peer in self._addresses
 
     def send(self, peer: NodeId, data: bytes) -> bool:
         """Send a message in the hub's own name. Returns whether it could be handed to a connection."""
@@ -242,6 +254,8 @@ class Hub:
 
     def _forward(self, sender: bytes, origin: bytes, target: bytes, message: zmq.Frame) -> None:
         address = self._members.get(target)
+        if address is not None and self._introduce is not None:
+            self._meetings.note(sender, target)
         if address is not None and self._pass_on(address, sender, message):
             self.counters.relayed += 1
             return
@@ -255,6 +269,15 @@ class Hub:
         self._tell(
             origin, SessionError(epoch=self._epoch, code=ErrorCode.NO_ROUTE, text=text, rule="1 §2.3", peer=peer)
         )
+
+    def _meet(self, sender: NodeId, receiver: NodeId) -> bool:
+        """Have two clients introduced, what was said to them before having been sent. Returns whether there was room."""
+        self.drained()
+        full = self.counters.full
+        assert self._introduce is not None
+        self._introduce(sender, receiver)
+        self.drained()
+        return self.counters.full == full
 
     def _tell_ungreeted(self, sender: NodeId, origin: bytes) -> None:
         self.counters.ungreeted += 1

@@ -11,12 +11,14 @@ import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 from zmq.utils import z85
 
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NodeId, node_id
+from bellwire.protocols.introductions import Introductions
 from bellwire.protocols.messages import Role
 
 PUBLIC_SUFFIX = ".key"
@@ -100,6 +102,29 @@ def load_public(path: Path) -> PublicKey:
     return PublicKey(name=name, role=role, public=public)
 
 
+class KeysCapable(Protocol):
+    """Whoever knows which keys are let in, and under which names."""
+
+    problems: dict[Path, str]
+
+    def lookup(self, public: bytes) -> PublicKey | None:
+        """Whose key it is (32 bytes), or `None` when it is a stranger's."""
+
+
+class IntroducedKeys:
+    """The keys of those whom the broker has introduced."""
+
+    def __init__(self, introductions: Introductions) -> None:
+        """Let in whoever is known there now."""
+        self.problems: dict[Path, str] = {}
+        self._introductions = introductions
+
+    def lookup(self, public: bytes) -> PublicKey | None:
+        """Whose key it is (32 bytes), or `None` when it is a stranger's."""
+        known = self._introductions.of_key(public)
+        return None if known is None else PublicKey(name=known.node, role=known.role, public=public)
+
+
 class AuthorizedKeys:
     """The public keys in a directory: whoever has one of them is let in under its name.
 
@@ -137,10 +162,18 @@ class AuthorizedKeys:
 
     def role_of(self, name: NodeId) -> Role | None:
         """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
-        for _, key in self._seen.values():
-            if key is not None and key.name == name:
-                return key.role
-        return None
+        key = self.find(name)
+        return None if key is None else key.role
+
+    def key_of(self, name: NodeId) -> bytes | None:
+        """A participant's public key (32 bytes), or `None` for a stranger."""
+        key = self.find(name)
+        return None if key is None else key.public
+
+    def find(self, name: NodeId) -> PublicKey | None:
+        """What is known of a participant, or `None` for a stranger."""
+        seen = self._seen.get(self.directory / f"{name}{PUBLIC_SUFFIX}")
+        return None if seen is None else seen[1]
 
     def _scan(self) -> None:
         try:
