@@ -105,6 +105,7 @@ def _node_daemon(
         broker_endpoint=config.broker.endpoint,
         broker_key=broker.public,
         keys=keys,
+        direct=config.direct.settings(),
         report=structlog.get_logger().info,
         on_ready=readiness.set,
     )

@@ -1,4 +1,4 @@
-"""The commands that use a network: `entangle`, `gate` and `run`."""
+"""The commands that use a network: `entangle`, `gate`, `run` and `peers`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from bellwire.protocols.errors import BellwireError, ConfigError
-from bellwire.protocols.ids import node_id
+from bellwire.protocols.errors import BellwireError, ConfigError, RequestError
+from bellwire.protocols.ids import BROKER, NodeId, node_id
 from bellwire.shell.operand import MAX_TIMEOUT_S, check_fidelity, duration_ns, operand
 from bellwire.shell.options import NETWORK, Json, error_console, show_json, show_table
 
@@ -390,3 +390,51 @@ def _ran(loaded: Program, shots: int, counts: Mapping[str, int], seconds: float)
         "counts": dict(sorted(counts.items())),
         "seconds": seconds,
     }
+
+
+@app.command("peers", rich_help_panel=NETWORK)
+def peers(
+    nodes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NODE …]", help="Whom to ask. [default: all that follow the broker's time]"),
+    ] = None,
+    timeout: Timeout = 5.0,
+    client: Client = None,
+    json: Json = False,
+) -> None:
+    """Show with whom every node is in session, and whether its messages go there directly or by way of the broker.
+
+    Nodes connect to each other when they first have something to say. Without a broker, name the nodes.
+
+    Example: `bellwire peers`, `bellwire peers alice --json`
+    """
+    asked = [node_id(name) for name in nodes or ()]
+    rows, silent = _wait(_peers(find_client(client), asked, timeout))
+    if json:
+        show_json(rows)
+    else:
+        show_table("Sessions", ("node", "peer", "path"), [tuple(row.values()) for row in rows])
+    if silent:
+        raise BellwireError("; ".join(silent))
+
+
+async def _peers(path: Path, nodes: list[NodeId], timeout_s: float) -> tuple[list[dict[str, str]], list[str]]:
+    """A row for each session of each node, and what went wrong with those that did not answer."""
+    from bellwire.client.net import connect
+
+    rows: list[dict[str, str]] = []
+    silent: list[str] = []
+    async with connect(path) as network:
+        asked = nodes or [node for node in await network.clocks(timeout_s=timeout_s) if node != BROKER]
+        answers = await asyncio.gather(
+            *(network.peers(node, timeout_s=timeout_s) for node in asked), return_exceptions=True
+        )
+        for node, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, RequestError):
+                silent.append(f"{node}: {answer}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                ways = {**dict.fromkeys(answer.direct, "direct"), **dict.fromkeys(answer.relayed, "relayed")}
+                rows += [{"node": node, "peer": peer, "path": ways[peer]} for peer in sorted(ways)]
+    return rows, silent

@@ -12,9 +12,12 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError, TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.messages import Reply, Request
+from bellwire.protocols.path import DirectSettings
+from bellwire.protocols.paths import Paths
 from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.connection import Connection
+from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import load_public, load_secret
 
@@ -114,6 +117,7 @@ class SocketParticipant(Participant):
         server_key: Path,
         secret_key: Path,
         codec: Codec | None = None,
+        direct: bool = False,
     ) -> None:
         keys = load_secret(secret_key)
         super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec))
@@ -123,7 +127,14 @@ class SocketParticipant(Participant):
         self._connection = Connection(
             endpoint, keys, public.public, self._deliver, drained=self._drained, report=self._note_refusal
         )
-        self._driver = Driver(self.endpoint, self._connection.send)
+        self.paths: Paths | None = None
+        self._direct: Direct | None = None
+        if direct:
+            self.paths = Paths(self.endpoint, self.endpoint)
+            self._direct = Direct(self.paths, self.endpoint, keys, DirectSettings(), self._connection.send)
+            self._driver = self._direct.driver = Driver(self.paths, self._direct.send, after=self._direct.carry)
+        else:
+            self._driver = Driver(self.endpoint, self._connection.send)
         self._driver.failed.add_done_callback(self._broken)
 
     def _now_ns(self) -> int:
@@ -164,4 +175,5 @@ class SocketParticipant(Participant):
         """Say goodbye to everybody and disconnect."""
         self._part()
         self._driver.close()
-        await self._connection.close()
+        closing = [self._connection.close(), *([] if self._direct is None else [self._direct.close()])]
+        await asyncio.gather(*closing)
