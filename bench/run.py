@@ -14,6 +14,7 @@ from pathlib import Path
 
 import agents
 import clocks
+import paths
 import pingpong
 import timetags
 import virtual
@@ -93,6 +94,8 @@ def main() -> None:
         results = pingpong.measure()
     with console.status("two agents over an always-succeeding link"):
         results |= in_testbed(arguments.scale)
+    with console.status("requests, relayed and direct"):
+        results |= paths.measure(arguments.scale)
     with console.status("clocks, 50 ms and 50 ppm off"):
         results |= clocks.measure(arguments.scale)
     results |= ratios(results)
