@@ -12,7 +12,7 @@ from direct_net import DirectNet, Peer
 
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, NodeId
-from bellwire.protocols.messages import GateDone, Role
+from bellwire.protocols.messages import GateDone, Role, SessionIntroduction
 from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
@@ -23,10 +23,13 @@ ALICE, BOB, CAROL = NodeId("alice"), NodeId("bob"), NodeId("carol")
 
 @pytest.fixture
 async def net(tmp_path: Path) -> AsyncIterator[DirectNet]:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     net = DirectNet(tmp_path)
     await net.open()
     yield net
     await net.close()
+    assert not failures
 
 
 async def met(net: DirectNet) -> tuple[Peer, Peer]:
@@ -145,6 +148,29 @@ async def test_stranger_is_refused_by_a_listening_agent(net: DirectNet) -> None:
     carol.start()
     assert "refused the key of carol" in await asyncio.wait_for(said.get(), 10)
     await carol.close()
+
+
+async def test_peer_that_is_introduced_too_late_is_connected_to_at_a_later_attempt(net: DirectNet) -> None:
+    """Alice knows of Bob and connects; he refuses her key until he knows of her too. Each attempt has a socket of its own."""
+    alice, bob = await net.join(ALICE), await net.join(BOB)
+    introductions = {
+        node: SessionIntroduction(
+            node=node,
+            role=Role.AGENT,
+            public_key=load_secret(net.keys / f"{node}.key_secret").public,
+            incarnation=peer.core.epoch,
+            endpoints=peer.core.endpoints,
+        )
+        for node, peer in ((ALICE, alice), (BOB, bob))
+    }
+    alice.stimulate(lambda: alice.core.introductions._take(BROKER, introductions[BOB]))
+    assert bob.direct._hub is not None
+    async with asyncio.timeout(10):
+        while bob.direct._hub.refused < 20:
+            await alice.ask(BROKER)
+    assert not alice.paths.is_direct(BOB)
+    bob.stimulate(lambda: bob.core.introductions._take(BROKER, introductions[ALICE]))
+    await alice.directly(BOB)
 
 
 async def test_path_that_is_cut_falls_back_to_the_broker_and_returns(net: DirectNet) -> None:

@@ -222,11 +222,13 @@ class Connection:
         if self.connected:
             self._refusals = 0
             self._reported = ""
+        text = _REFUSALS.get(event)
+        if text is not None:
+            self._refused(event, text)
         if self._on_changed is not None:
             self._on_changed(self.connected)
-        text = _REFUSALS.get(event)
-        if text is None:
-            return
+
+    def _refused(self, event: int, text: str) -> None:
         self.counters.refused += 1
         self._refusals += 1
         # A hub that is being restarted ends a handshake too: only the second time in a row means something.
