@@ -183,7 +183,7 @@ class Path(Machine[PathState, PathInput]):
             self.timer.cancel()
         self.attempts = 0
         self.path = path
-        self.number += 1
+        self.number = self._owner.new_stretch()
         if self._owner.relays:
             self._owner.put_fence(self, RELAY, FencePart.END)
             self._begin(FencePart.BEGIN)
@@ -193,15 +193,19 @@ class Path(Machine[PathState, PathInput]):
 
     def spare(self, path: int) -> None:
         """There is one already: a second connection of this side's making is not needed."""
-        if path == self.dialled:
+        if path == self.dialled and path != self.path:
             self.hang_up()
 
     def fall_back(self, _path: int) -> None:
         """The direct connection is gone, and what was under way on it: go on by way of the relay."""
-        self.path = RELAY
-        self.number += 1
-        self._begin(FencePart.BREAK)
+        self.resume()
         self._owner.approach(self)
+
+    def resume(self) -> None:
+        """Begin a stretch by way of the broker that has nothing to do with what was sent before."""
+        self.path = RELAY
+        self.number = self._owner.new_stretch()
+        self._begin(FencePart.BREAK)
 
     @property
     def holds(self) -> bool:

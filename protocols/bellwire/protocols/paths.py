@@ -57,6 +57,8 @@ class Paths:
         self._paths: dict[NodeId, Path] = {}
         self._by_number: dict[int, Path] = {}
         self._numbers = 0
+        self._stretches = 0
+        self._has_forgotten = False
         self._instructions: list[Dial | HangUp] = []
         self._now_ns = endpoint.now_ns
         endpoint.introductions.on_introduced.append(self._introduced)
@@ -178,6 +180,9 @@ class Paths:
         if way is None:
             way = self._paths[message.node] = Path(self, message)
             self._forget_unknown()
+            if self._has_forgotten:
+                # It may be the very one that was forgotten, and wait for another stretch than the first.
+                way.resume()
         else:
             way.introduction = message
             if message.incarnation > way.arrival.epoch:
@@ -211,6 +216,7 @@ class Paths:
             for timer in (way.timer, way.repeat, way.patience):
                 if timer is not None:
                     timer.cancel()
+            self._has_forgotten = True
             self._by_number = {path: each for path, each in self._by_number.items() if each is not way}
 
     def _peer_up(self, peer: NodeId) -> None:
@@ -267,6 +273,11 @@ class Paths:
         way = self._by_number.pop(path, None)
         if way is not None:
             way.arrival.close(path)
+
+    def new_stretch(self) -> int:
+        """Number a stretch. No two have the same, whoever they are for."""
+        self._stretches += 1
+        return self._stretches
 
     def instruct(self, instruction: Dial | HangUp) -> None:
         """Have the transport do something about a connection."""
@@ -337,7 +348,7 @@ class Paths:
             counters.stale += 1
             return
         if message.epoch > way.arrival.epoch:
-            self._restarted_on(way, path, message.epoch)
+            self._restarted(way, message.epoch)
         if isinstance(message, SessionFence):
             way.arrival.fence(path, message.part, message.number)
             if message.part is not FencePart.END:
@@ -345,13 +356,6 @@ class Paths:
         elif isinstance(message, SessionFenced) and message.number == way.number:
             way.unfenced = None
             way.release()
-
-    def _restarted_on(self, way: Path, path: int, epoch: Epoch) -> None:
-        """A new incarnation of a peer speaks on a path before the broker has told of it."""
-        if way.path == path:
-            way.listen_anew(epoch)
-        else:
-            self._restarted(way, epoch)
 
 
 def serve_status(endpoint: Endpoint, is_direct: Callable[[NodeId], bool]) -> None:

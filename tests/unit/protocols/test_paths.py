@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from unruly import examples
 
+from bellwire.protocols import introductions
 from bellwire.protocols.arrival import RELAY, Arrival, ArrivalInput, ArrivalState
 from bellwire.protocols.codec import CODEC
 from bellwire.protocols.endpoint import Endpoint
@@ -242,6 +243,22 @@ def test_introduction_of_a_later_incarnation_begins_anew_what_comes() -> None:
     bob.paths.arrive(RELAY, ALICE, b"of the new one", 0)
     bob.paths.arrive(path, ALICE, b"of the former one", 0)
     assert bob.upper.heard == [b"direct", b"of the new one"]
+
+
+def test_peer_that_was_forgotten_is_spoken_to_as_after_a_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introductions, "MAX_PEERS", 2)
+    alice = Side(ALICE, BOB, peers=("tcp://h:1",))
+    alice.wait(0)
+    alice.paths.stands(1, 0)
+    alice.fences()
+    for name in ("carol", "dave"):
+        alice.introduce(introduction(NodeId(name), incarnation=1))
+    assert alice.paths.take_instructions()[-1] == HangUp(path=1)
+    alice.fences()
+    alice.introduce(introduction(BOB))
+    ((path, part, number),) = alice.parts()
+    assert (path, part) == (RELAY, FencePart.BREAK)
+    assert number > 1, "numbers are not used again"
 
 
 def test_former_connection_does_not_come_back_for_what_it_still_holds() -> None:
