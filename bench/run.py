@@ -17,6 +17,7 @@ import clocks
 import direct
 import mqtt
 import native
+import paths
 import pingpong
 import relay
 import timetags
@@ -106,6 +107,8 @@ def main() -> None:
     with console.status("two agents over an always-succeeding link"):
         gates = in_testbed(arguments.scale)
         results |= gates | ratios(gates, results["pingpong_p50_us"])
+    with console.status("requests, relayed and direct"):
+        results |= paths.measure(arguments.scale)
     with console.status("clocks, 50 ms and 50 ppm off"):
         offsets = clocks.measure(arguments.scale)
         results |= offsets | ratios(offsets, results["pingpong_p50_us"])

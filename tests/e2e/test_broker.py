@@ -279,7 +279,7 @@ async def test_many_participants_find_a_restarted_broker_and_each_other(network:
 
 
 async def test_event_published_once_reaches_every_subscriber_over_a_restart_of_the_broker(network: Network) -> None:
-    """Spec 1 §4.7."""
+    """Spec 1 §4.9."""
     broker = await network.broker(QUICK)
     hearers = [network.join(NodeId(f"n{number}"), settings=QUICK) for number in range(5)]
     heard: list[asyncio.Queue[str]] = [asyncio.Queue() for _ in hearers]

@@ -117,6 +117,25 @@ def test_entangle_type_m_gives_bits_that_agree_in_equal_bases(here: Path) -> Non
         assert pair["as_expected"] is (True if pair["bases"][0] == pair["bases"][1] else None)
 
 
+def test_peers_json_tells_of_every_node_who_is_direct_and_who_is_relayed(here: Path) -> None:
+    with running(here) as testbed:
+        deadline = time.monotonic() + WAIT_S
+        ways: dict[tuple[str, str], str] = {}
+        # Connections take a moment, and the first gate makes them.
+        while ways.get(("alice", "bob")) != "direct" or ways.get(("bob", "alice")) != "direct":
+            assert time.monotonic() < deadline, ways
+            assert bellwire("gate", "cz", "alice:c", "bob:t", "--client", testbed.ready["client"]).returncode == 0
+            done = bellwire("peers", "--client", testbed.ready["client"], "--json")
+            assert done.returncode == 0, done.stderr
+            ways = {(row["node"], row["peer"]): row["path"] for row in json.loads(done.stdout)}
+        assert {ways[node, "broker"] for node in ("alice", "bob", "hub")} == {"relayed"}
+        missing = bellwire("peers", "alice", "nobody", "--timeout", "1", "--client", testbed.ready["client"])
+        assert missing.returncode == 1
+        assert missing.stderr.strip().startswith("bellwire: nobody: ")
+        assert len(missing.stderr.strip().splitlines()) == 1
+        assert "alice" in missing.stdout
+
+
 def test_entangle_fidelity_out_of_reach_is_refused_in_one_line(here: Path) -> None:
     text = (EXAMPLE / "testbed.toml").read_text(encoding="utf-8")
     assert text.endswith('scheme = "any"\n')

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import Processes, processes
 
 from bellwire.client import Network, connect, initialise, measure, release
 from bellwire.client.net import GRACE_S
+from bellwire.client.participant import SocketParticipant
 from bellwire.protocols.errors import ErrorCode, RequestError
+from bellwire.protocols.ids import BROKER, NodeId
 
 TESTBED = """
 name = "killed"
@@ -73,7 +76,6 @@ LOST = {ErrorCode.PEER_LOST, ErrorCode.INDETERMINATE, ErrorCode.TIMEOUT, ErrorCo
 NAMED = {
     "bob": LOST,
     "alice": {ErrorCode.PEER_LOST},
-    "broker": LOST,
     "hub": {ErrorCode.TIMEOUT, ErrorCode.PEER_LOST},
     "world": {ErrorCode.BACKEND, ErrorCode.INDETERMINATE, ErrorCode.UNKNOWN_ID, ErrorCode.REJECTED},
 }
@@ -149,6 +151,63 @@ async def test_participant_killed_in_mid_run_ends_requests_by_name_and_the_next_
         await reached_again(net)
         await net.cz("alice:q0", "bob:q0", timeout_s=TIMEOUT_S)
         await use_every_communication_qubit(net, "alice", "bob", TIMEOUT_S)
+
+
+async def test_gates_run_on_when_the_broker_is_killed(tmp_path: Path) -> None:
+    """Everybody who takes part is connected directly: nothing is lost, and nobody but the broker.
+
+    The application's heartbeat is the default of a second, so that the nodes' liveness has to be longer.
+    """
+    testbed = tmp_path / "testbed.toml"
+    testbed.write_text(TESTBED.replace("liveness_ms = 1000", "liveness_ms = 2000"))
+    async with processes(testbed, tmp_path / "state") as running, connect(running.prepared.client) as net:
+        await take_all(net)
+        lost: asyncio.Queue[NodeId] = asyncio.Queue()
+        participant = net._participant
+        participant.endpoint.on_peer_lost.append(lambda peer, *_: lost.put_nowait(peer))
+        await everything_is_direct(net)
+        done: asyncio.Queue[None] = asyncio.Queue()
+        workers = [asyncio.ensure_future(gates_until_error(net, name, done)) for name in NAMES]
+        for _ in range(20):
+            await done.get()
+        await running.kill("broker")
+        assert await asyncio.wait_for(lost.get(), 10) == BROKER
+        await more_gates(workers, done)
+        await running.start("broker")
+        await more_gates(workers, done)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        assert lost.empty()
+
+
+async def more_gates(workers: list[asyncio.Task[RequestError]], done: asyncio.Queue[None]) -> None:
+    """Wait for gates that are done from now on, on every pair of qubits."""
+    while not done.empty():
+        done.get_nowait()
+    for _ in range(200):
+        counted = asyncio.ensure_future(done.get())
+        waited: set[asyncio.Future[Any]] = {counted, *workers}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        ended = [worker.result() for worker in workers if worker.done()]
+        assert not ended, ended
+        await counted
+
+
+async def everything_is_direct(net: Network) -> None:
+    """Have a gate done, until everybody that takes part says that all but the broker is direct."""
+    wanted = {"alice": {"bob", "hub", "client"}, "bob": {"alice", "hub", "client"}, "hub": {"alice", "bob"}}
+    async with asyncio.timeout(20):
+        while True:
+            await net.cz("alice:q0", "bob:q0", timeout_s=TIMEOUT_S)
+            reports = [(await net.peers(node), peers) for node, peers in wanted.items()]
+            assert isinstance(net._participant, SocketParticipant)
+            own, paths = net._participant.endpoint, net._participant.paths
+            assert paths is not None
+            if all(peers <= set(report.direct) for report, peers in reports) and all(
+                paths.is_direct(peer) for peer in own.sessions if peer != BROKER
+            ):
+                return
 
 
 async def test_survivor_has_all_its_qubits_back_while_the_peer_is_dead(tmp_path: Path) -> None:

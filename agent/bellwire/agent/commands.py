@@ -39,7 +39,8 @@ def agent(
 ) -> None:
     """Run a node's agent: it drives the node's hardware, and speaks for it.
 
-    The file holds `secret_key`, `[broker]` (endpoint, key), `[backend]` (name, options) and a `[links.NAME]` for each link.
+    The file holds `secret_key`, `[broker]` (endpoint, key), `[backend]` (name, options) and a `[links.NAME]` for each link;
+    `[direct]` (enabled, listen, advertise) says where other nodes connect to it, by default at any free port.
     """
     from bellwire.agent.daemons import agent_daemon
 

@@ -13,6 +13,7 @@ from bellwire.protocols.ids import NodeId, QubitName, link_id, node_id
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_QUBITS_PER_APPLICATION
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.node import QubitKind
+from bellwire.protocols.path import DirectSettings
 from bellwire.protocols.station import StationLink
 from bellwire.shell.config import LoopTable, Milliseconds, Ratio, SessionTable, Table, Text, TimeTable, nanoseconds
 
@@ -120,6 +121,30 @@ class BrokerTable(Table, frozen=True, kw_only=True):
     insecure: bool = False
 
 
+class DirectTable(Table, frozen=True, kw_only=True):
+    """The table `[direct]` of an agent or a station: direct connections to others, beside the one to the broker.
+
+    It listens on `listen`, where port 0 is any free one, and lets the broker tell others to connect to `advertise`: one or
+    several endpoints, where port 0 is the one that is listened on. Without it, the address is told from which the broker is
+    reached.
+    """
+
+    enabled: bool = True
+    listen: Text = "tcp://0.0.0.0:0"
+    advertise: tuple[Text, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> DirectSettings | None:
+        """Give the settings as the transport has them, or `None` when everything is to be relayed.
+
+        Raises:
+            ConfigError: when an endpoint is none.
+        """
+        return DirectSettings(listen=self.listen, advertise=self.advertise) if self.enabled else None
+
+
 class NodeFile(Table, frozen=True, kw_only=True):
     """What agents and stations are told alike: their key, their broker, their backend. The key gives the name."""
 
@@ -129,6 +154,7 @@ class NodeFile(Table, frozen=True, kw_only=True):
     session: SessionTable = SessionTable()
     loop: LoopTable = LoopTable()
     time: TimeTable = TimeTable()
+    direct: DirectTable = DirectTable()
 
 
 class AgentConfig(NodeFile, frozen=True, kw_only=True):

@@ -122,6 +122,7 @@ def _node_daemon(
         broker_endpoint=config.broker.endpoint,
         broker_key=None if config.broker.insecure else broker.public,
         keys=keys,
+        direct=config.direct.settings(),
         report=structlog.get_logger().info,
         on_ready=readiness.set,
         spin_ns=config.loop.spin_ns,

@@ -13,10 +13,13 @@ from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import BROKER, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.node import Node, QubitKind
+from bellwire.protocols.path import DirectSettings
+from bellwire.protocols.paths import Paths, serve_status
 from bellwire.protocols.time_hub import TimePart
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
 from bellwire.transport.departures import noting_departures
+from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
 from bellwire.transport.time_offer import TimeOffer, own_address
@@ -53,6 +56,7 @@ class NodeDaemon:
         broker_endpoint: str,
         broker_key: bytes | None,
         keys: KeyPair,
+        direct: DirectSettings | None = None,
         clock: Callable[[], int] = local_time_ns,
         report: Callable[[str], None] | None = None,
         on_ready: Callable[[bool], None] | None = None,
@@ -64,6 +68,8 @@ class NodeDaemon:
         self._broker_endpoint = broker_endpoint
         self._broker_key = broker_key
         self._keys = keys
+        self._direct_settings = direct
+        self._direct: Direct | None = None
         self._clock = clock
         self._report = report
         self._on_ready = on_ready
@@ -97,10 +103,11 @@ class NodeDaemon:
             drained=self._drained,
             report=self._report,
         )
-        send = noting_departures(connection.send, self.brain.endpoint, self._clock)
-        self._driver = Driver(self.node, send, self._clock, self._hand_over, spin_ns=self._spin_ns)
         self._connection = connection
+        self._driver = self._make_driver(connection)
         try:
+            if self._direct is not None:
+                await self._direct.start(self._broker_endpoint)
             connection.start()
             self._open_time_socket()
             self._offer_time()
@@ -110,6 +117,21 @@ class NodeDaemon:
             raise
         self._driver.stimulate(self.brain.start)
         self._driver.poke()
+
+    def _make_driver(self, connection: Connection) -> Driver:
+        """Drive the node over the broker's connection, and over direct ones if they are wanted."""
+        endpoint, settings = self.brain.endpoint, self._direct_settings
+        if settings is None:
+            serve_status(endpoint, lambda _: False)
+            send = noting_departures(connection.send, endpoint, self._clock)
+            return Driver(self.node, send, self._clock, self._hand_over)
+        paths = Paths(self.node, endpoint)
+        serve_status(endpoint, paths.is_direct)
+        direct = Direct(paths, endpoint, self._keys, settings, connection.send, clock=self._clock, report=self._report)
+        send = noting_departures(direct.send, endpoint, self._clock)
+        direct.driver = Driver(paths, send, self._clock, self._hand_over)
+        self._direct = direct
+        return direct.driver
 
     async def wait_ready(self) -> None:
         """Wait until the broker, the backend and the network's time are there."""
@@ -193,8 +215,7 @@ class NodeDaemon:
             self._time_offer.close()
         if self._driver is not None:
             self._driver.close()
-        if self._connection is not None:
-            await self._connection.close()
+        await asyncio.gather(*(each.close() for each in (self._connection, self._direct) if each is not None))
 
     # What the backend reports: NodeDaemon is its sink.
 
@@ -234,6 +255,8 @@ class NodeDaemon:
             self._driver.stimulate(stimulus)
 
     def _hand_over(self) -> None:
+        if self._direct is not None:
+            self._direct.carry()
         if self._time_socket is not None and self.brain.time.node is not None:
             self._time_socket.send(self.brain.time.node.take_datagrams())
         if self._time_offer is not None:

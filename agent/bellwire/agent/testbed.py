@@ -131,6 +131,8 @@ class TestbedConfig(Table, frozen=True, kw_only=True):
     session: SessionTable = SessionTable()
     time: TimeTable = GRANDMASTER
     """The broker's."""
+    direct: bool = True
+    """Whether nodes and applications connect directly, instead of having the broker relay everything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,17 +301,19 @@ class Server:
 
     bind: str
     endpoint: str
+    listen: str
+    """Where those that connect to it listen for each other."""
 
     @classmethod
     def local(cls, port: int) -> Server:
         """On this machine alone, at a port, or at any free one when it is 0."""
         endpoint = f"tcp://127.0.0.1:{port or _free_port()}"
-        return cls(bind=endpoint, endpoint=endpoint)
+        return cls(bind=endpoint, endpoint=endpoint, listen="tcp://127.0.0.1:0")
 
     @classmethod
     def at(cls, host: str, port: int) -> Server:
         """On every interface of a host that the others know by name."""
-        return cls(bind=f"tcp://0.0.0.0:{port}", endpoint=f"tcp://{host}:{port}")
+        return cls(bind=f"tcp://0.0.0.0:{port}", endpoint=f"tcp://{host}:{port}", listen="tcp://0.0.0.0:0")
 
 
 def prepare(path: Path, directory: Path, broker: Server | None = None, world: Server | None = None) -> Prepared:
@@ -434,6 +438,7 @@ class _Writer:
             "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
             "session": session,
             "time": _time(time),
+            "direct": {"enabled": self._config.direct, "listen": self._broker.listen},
             "backend": {
                 "name": "sim",
                 "options": {
@@ -461,6 +466,7 @@ class _Writer:
             "name": self._config.client,
             "secret_key": f"keys/{self._config.client}{SECRET_SUFFIX}",
             "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
+            "direct": self._config.direct,
             "world": {
                 "endpoint": self._world.endpoint,
                 "key": f"keys/{WORLD}{PUBLIC_SUFFIX}",

@@ -23,9 +23,13 @@ class ObserverConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class ClientConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An application's name, key and broker. Paths are relative to the file's folder."""
+    """An application's name, key and broker. Paths are relative to the file's folder.
+
+    With `direct` it connects to the nodes that it talks to, where they can be reached; it listens nowhere.
+    """
 
     name: str
     secret_key: str
     broker: ServerConfig
+    direct: bool = True
     world: ObserverConfig | None = None

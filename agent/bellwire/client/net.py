@@ -34,6 +34,8 @@ from bellwire.protocols.messages import (
     Reply,
     RequestType,
     SessionAck,
+    SessionReport,
+    SessionStatus,
     Step,
     TimeReport,
     TimeStatus,
@@ -331,6 +333,14 @@ class Network:
             reports[node] = answer if isinstance(answer, TimeReport) else None
         return reports
 
+    async def peers(self, node: str, *, timeout_s: float = 5.0) -> SessionReport:
+        """Ask an agent or a station with whom it is in session, and which way its messages to each of them go.
+
+        Raises:
+            RequestError: when it does not answer, or cannot say.
+        """
+        return await self._participant.ask(node_id(node), SessionStatus(), SessionReport, timeout_s=timeout_s)
+
     async def _clock(self, node: NodeId, timeout_s: float) -> TimeReport:
         return await self._participant.ask(node, TimeStatus(), TimeReport, timeout_s=timeout_s)
 
@@ -399,6 +409,7 @@ async def connect(
         server_key=base / config.broker.key,
         secret_key=base / config.secret_key,
         insecure=config.broker.insecure,
+        direct=config.direct,
     )
     network = Network(participant)
     await participant.start(timeout_s)

@@ -13,9 +13,12 @@ from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError, TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.messages import Reply, Request
+from bellwire.protocols.path import DirectSettings
+from bellwire.protocols.paths import Paths
 from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.connection import Connection
+from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import load_public, load_secret
 
@@ -122,6 +125,7 @@ class SocketParticipant(Participant):
         secret_key: Path,
         codec: Codec | None = None,
         insecure: bool = False,
+        direct: bool = False,
     ) -> None:
         keys = load_secret(secret_key)
         super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec))
@@ -136,7 +140,14 @@ class SocketParticipant(Participant):
             drained=self._drained,
             report=self._note_refusal,
         )
-        self._driver = Driver(self.endpoint, self._connection.send)
+        self.paths: Paths | None = None
+        self._direct: Direct | None = None
+        if direct:
+            self.paths = Paths(self.endpoint, self.endpoint)
+            self._direct = Direct(self.paths, self.endpoint, keys, DirectSettings(), self._connection.send)
+            self._driver = self._direct.driver = Driver(self.paths, self._direct.send, after=self._direct.carry)
+        else:
+            self._driver = Driver(self.endpoint, self._connection.send)
         self._driver.failed.add_done_callback(self._broken)
 
     def _now_ns(self) -> int:
@@ -177,4 +188,5 @@ class SocketParticipant(Participant):
         """Say goodbye to everybody and disconnect."""
         self._part()
         self._driver.close()
-        await self._connection.close()
+        closing = [self._connection.close(), *([] if self._direct is None else [self._direct.close()])]
+        await asyncio.gather(*closing)

@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from bellwire.protocols.arrival import Arrival
+from bellwire.protocols.path import Path
+
+_ONE_PATH: Final = "in virtual time there is one path between two participants, and it is direct"
+
 UNREACHABLE: Final[Mapping[str, str]] = {
     "session up wanted": (
         "outside of DOWN only Endpoint.keep_session gives it, and brains and clocks call that when they start: before any frame"
@@ -19,4 +24,9 @@ UNREACHABLE: Final[Mapping[str, str]] = {
     "window reported herald": (
         "a station reports a window to an end in one request, and an end handles a request once, however often it comes"
     ),
+    **{
+        f"{machine.name} {state} {given}": _ONE_PATH
+        for machine, table in ((Path, Path.table), (Arrival, Arrival.table))
+        for state, given in table
+    },
 }

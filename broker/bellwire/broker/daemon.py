@@ -11,7 +11,8 @@ from pathlib import Path
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, TransportError
 from bellwire.protocols.ids import BROKER, NodeId
-from bellwire.protocols.messages import Role
+from bellwire.protocols.introductions import Introducer
+from bellwire.protocols.messages import INTRODUCTIONS, Role
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
 from bellwire.protocols.time_sources import TimeSettings
@@ -68,8 +69,13 @@ class BrokerDaemon:
         authorized = AuthorizedKeys(config.authorized_keys)
         epoch = new_epoch()
         clock = BROKER if config.time.sources else None
-        self.core = Endpoint(BROKER, Role.BROKER, epoch, settings=config.session, clock=clock)
+        # Who proves no name cannot be introduced.
+        capabilities = () if config.insecure else (INTRODUCTIONS,)
+        self.core = Endpoint(
+            BROKER, Role.BROKER, epoch, settings=config.session, capabilities=capabilities, clock=clock
+        )
         self.core.known_roles.authority = authorized.role_of
+        self._introducer = Introducer(self.core, authorized.key_of)
         self.hub = Hub(
             BROKER,
             config.bind,
@@ -82,6 +88,7 @@ class BrokerDaemon:
             report=report,
             limits=config.limits,
             insecure=config.insecure,
+            meet=None if config.insecure else self._meet,
         )
         self._insecure = config.insecure
         self.hub.follow(self.core)
@@ -147,6 +154,13 @@ class BrokerDaemon:
     def _send_time(self) -> None:
         if self._time_offer is not None:
             self._time_offer.send()
+
+    def _meet(self, sender: NodeId, receiver: NodeId) -> None:
+        def introduce(now_ns: int) -> None:
+            self.core.begin(now_ns)
+            self._introducer.introduce(sender, receiver)
+
+        self.driver.stimulate(introduce)
 
     def _deliver(self, peer: NodeId, data: bytes) -> None:
         self.driver.deliver(peer, data)

@@ -43,9 +43,15 @@ from bellwire.protocols.messages import (
     Role,
     SessionAck,
     SessionError,
+    SessionFence,
+    SessionFenced,
     SessionGoodbye,
     SessionHeartbeat,
     SessionHello,
+    SessionIntroduction,
+    SessionReport,
+    SessionRevocation,
+    SessionStatus,
     SessionWelcome,
     TimeAnnounce,
     TimeDelayReq,
@@ -88,6 +94,12 @@ ACCESS: Final[AccessTable] = {
     SessionGoodbye: Access(EVERYBODY, EVERYBODY),
     SessionAck: Access(EVERYBODY, EVERYBODY),
     SessionError: Access(EVERYBODY, EVERYBODY),
+    SessionIntroduction: Access(BROKERS, EVERYBODY),
+    SessionRevocation: Access(BROKERS, EVERYBODY),
+    SessionFence: Access(EVERYBODY, EVERYBODY),
+    SessionFenced: Access(EVERYBODY, EVERYBODY),
+    SessionStatus: Access(APPLICATION, NODES),
+    SessionReport: Access(NODES, APPLICATION),
     LinkCreate: Access(APPLICATION, AGENT),
     LinkCreated: Access(AGENT, APPLICATION),
     LinkAdd: Access(AGENT, AGENT),
@@ -160,15 +172,17 @@ class KnownRoles:
         """From now on, `peer` is a `role` and nothing else."""
         self._roles[peer] = role
 
+    def by_key(self, peer: NodeId) -> Role | None:
+        """The role that stands with a peer's key, where this side holds the authorized ones."""
+        return None if self.authority is None else self.authority(peer)
+
     def check(self, peer: NodeId, claimed: Role) -> None:
         """Check the role that a peer claims in its hello or welcome.
 
         Raises:
             RemoteProtocolError: DENIED, when it is known to have another, or is a broker that is not called so.
         """
-        known = self._roles.get(peer)
-        if known is None and self.authority is not None:
-            known = self.authority(peer)
+        known = self._roles.get(peer) or self.by_key(peer)
         if claimed is not known and (known is not None or claimed is Role.BROKER or self.authority is not None):
             text = f"{peer} says that its role is {claimed}, but it is {known or 'another'}"
             raise RemoteProtocolError(text, "1 §2.6", ErrorCode.DENIED)

@@ -18,10 +18,11 @@ import msgspec
 from msgspec import inspect
 
 from bellwire.protocols.access import ACCESS, EVERYBODY, Roles
+from bellwire.protocols.arrival import Arrival
 from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import StationWindow, WindowEnd
-from bellwire.protocols.ids import NAME_PATTERN, OPERAND_PATTERN
+from bellwire.protocols.ids import ENDPOINT_PATTERN, NAME_PATTERN, OPERAND_PATTERN
 from bellwire.protocols.instructions import (
     Apply,
     Arm,
@@ -38,6 +39,7 @@ from bellwire.protocols.limits import INT64_MAX, MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.machine import Machine
 from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Role, Step
 from bellwire.protocols.pairs import PairEnd
+from bellwire.protocols.path import Path
 from bellwire.protocols.queue import LinkRequest
 from bellwire.protocols.readout import Readout
 from bellwire.protocols.session import Session
@@ -45,6 +47,8 @@ from bellwire.protocols.time_node import ClockMachine
 
 MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     Session,
+    Path,
+    Arrival,
     LinkRequest,
     WindowEnd,
     StationWindow,
@@ -63,7 +67,7 @@ COMPLETIONS = (Done, Measured, WindowEnded, Failed)
 _HEADER = "| field | type | unit | bounds | default | meaning |\n|---|---|---|---|---|---|"
 _NUMBERS = {INT64_MAX: "2^63-1", MAX_ATTEMPTS_PER_WINDOW: "2^40"}
 _UNITS = {"angle": "rad"}
-_RULES = {None: "chars", NAME_PATTERN: "name", OPERAND_PATTERN: "operand"}
+_RULES = {None: "chars", NAME_PATTERN: "name", OPERAND_PATTERN: "operand", ENDPOINT_PATTERN: "endpoint"}
 _COMMON = frozenset({"epoch", "peer_epoch", "cause_id", "request_id"})
 
 

@@ -20,6 +20,7 @@ from bellwire.protocols.departures import Departure, Departures
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import BROKER, CauseId, Epoch, NetworkTimeNs, NodeId
+from bellwire.protocols.introductions import Introductions
 from bellwire.protocols.limits import MAX_PEERS, MAX_TEXT_CHARS
 from bellwire.protocols.messages import (
     Message,
@@ -64,6 +65,9 @@ class Endpoint:
         self.epoch = epoch
         self.settings = settings or SessionSettings()
         self.capabilities = capabilities
+        self.endpoints: tuple[
+            str, ...
+        ] = ()  # where others may connect to, as every hello tells the broker (spec 1 §4.7)
         self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()
@@ -79,9 +83,9 @@ class Endpoint:
         self._frames: list[tuple[NodeId, bytes]] = []
         self.asks = Asks(self)
         self.duties = Duties(self)
+        self.introductions = Introductions(self)
         self._stimuli = 0
-        self._woke_ns = 0
-        """When this participant last came back from a pause in which it heard nobody."""
+        self._woke_ns = 0  # when this participant last came back from a pause in which it heard nobody
         self._persistent: set[NodeId] = set()
 
     # What a driver calls.
@@ -213,15 +217,9 @@ class Endpoint:
         return session is not None and session.state is SessionState.UP
 
     def role_of(self, peer: NodeId) -> Role | None:
-        """The role of a peer whose session was opened, by its greeting and by what is known of it."""
+        """The role of a peer: as authenticated, or by its own word where nobody vouches for one. `None` of a stranger."""
         session = self.sessions.get(peer)
-        return None if session is None else session.role
-
-    def drop_session(self, peer: NodeId, why: str) -> None:
-        """Lose a peer that may not be here any more, without a word to it."""
-        session = self.sessions.get(peer)
-        if session is not None and session.state is not SessionState.DOWN:
-            session.step(SessionInput.SILENCE, Loss.SILENT, why)
+        return self.introductions.role_of(peer) or (None if session is None else session.role)
 
     @property
     def has_time(self) -> bool:
@@ -254,7 +252,7 @@ class Endpoint:
             self._welcome(session, message)
         elif self._current(session, message):
             session.heard_ns = self.now_ns
-            check_access(self.codec.access, message, self.role_of(peer), self.role)
+            check_access(self.codec.access, message, session.role, self.role)
             if isinstance(message, Request):
                 self.duties.take(session, message)
             elif isinstance(message, Reply):
@@ -308,6 +306,8 @@ class Endpoint:
             text = f"{self.node} speaks {list(SUPPORTED_VERSIONS)}, {peer} speaks {list(message.versions)}"
             raise RemoteProtocolError(text, "1 §4.1", ErrorCode.VERSION)
         self.known_roles.check(peer, message.role)
+        self.introductions.check(peer, message.role)
+        session.capabilities, session.endpoints = message.capabilities, message.endpoints
         welcome = SessionWelcome(
             epoch=self.epoch,
             peer_epoch=message.epoch,
@@ -329,6 +329,8 @@ class Endpoint:
         if message.version not in SUPPORTED_VERSIONS:
             raise RemoteProtocolError(f"version {message.version} was never offered", "1 §4.1", ErrorCode.VERSION)
         self.known_roles.check(session.peer, message.role)
+        self.introductions.check(session.peer, message.role)
+        session.capabilities = message.capabilities
         self._meet(session, message.epoch, message.role, message.version)
         session.step(SessionInput.WELCOME)
 
@@ -414,6 +416,7 @@ class Endpoint:
             role=self.role,
             capabilities=self.capabilities,
             heartbeat_ns=self.settings.heartbeat_ns,
+            endpoints=self.endpoints if session.peer == BROKER else (),
         )
         self.put(session, self.codec.encode(hello))
 

@@ -6,7 +6,7 @@ import re
 from typing import NewType
 
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.limits import MAX_NAME_CHARS, MAX_NODE_ID_CHARS
+from bellwire.protocols.limits import MAX_ENDPOINT_CHARS, MAX_NAME_CHARS, MAX_NODE_ID_CHARS
 
 NodeId = NewType("NodeId", str)
 """Name of a participant on the wire: agent, station, broker, world or application."""
@@ -40,6 +40,10 @@ OPERAND_PATTERN = r"^[^\s:]+\Z"
 """What can name a qubit in a request: a name of the application's own, or the id of a pair (spec 3 §4)."""
 _OPERAND = re.compile(OPERAND_PATTERN)
 
+ENDPOINT_PATTERN = r"^tcp://[^\s:/]+:[0-9]{1,5}\Z"
+"""Where a participant can be connected to: a host's name or IPv4 address, and a port."""
+_ENDPOINT = re.compile(ENDPOINT_PATTERN)
+
 BROKER = NodeId("broker")
 """The broker's name. No other participant can have it."""
 
@@ -69,6 +73,11 @@ def link_id(text: str) -> LinkId:
             f"{text[:80]!r} is not a link's name: 1 to {MAX_NAME_CHARS} characters without spaces and colons"
         )
     return LinkId(text)
+
+
+def is_endpoint(text: str) -> bool:
+    """Whether `text` can be told to others as an endpoint: `tcp://host:port` (spec 1 §4.7)."""
+    return len(text) <= MAX_ENDPOINT_CHARS and _ENDPOINT.match(text) is not None
 
 
 def pair_id(window_id: WindowId, attempt: int) -> PairId:

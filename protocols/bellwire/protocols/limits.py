@@ -13,6 +13,22 @@ MAX_TEXT_CHARS = 1_024
 MAX_PEERS = 4_096
 """Sessions that one endpoint keeps."""
 
+MAX_ENDPOINTS = 8
+"""Endpoints that one participant names to the broker."""
+
+MAX_ENDPOINT_CHARS = 256
+PUBLIC_KEY_BYTES = 32
+"""A participant's CURVE public key."""
+
+MAX_MEETINGS = 65_536
+"""Pairs of participants of which a broker remembers that it has introduced them to each other."""
+
+MAX_HELD_MESSAGES = 8_192
+"""Messages to or from one peer that wait while its path changes."""
+
+MAX_REPORTED_PEERS = 256
+"""Peers that a report names, of each kind."""
+
 MAX_PENDING_REQUESTS = 8_192
 """Requests of one endpoint that await their answer."""
 

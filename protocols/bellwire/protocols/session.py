@@ -119,6 +119,8 @@ class Session(Machine[SessionState, SessionInput]):
         self.epoch = Epoch(0)
         self.role: Role | None = None
         self.version = 0
+        self.capabilities: tuple[str, ...] = ()
+        self.endpoints: tuple[str, ...] = ()
         self.heard_ns = 0
         self.spoke_ns = 0
         self.greeted_ns = 0

@@ -1,4 +1,4 @@
-"""Events at the broker: published once, told to every subscriber (spec 1 §4.7). Sans I/O.
+"""Events at the broker: published once, told to every subscriber (spec 1 §4.9). Sans I/O.
 
 `Topics` is the broker's side, `Subscriptions` that of whoever wants to hear.
 """

@@ -15,9 +15,9 @@ from zmq.utils.monitor import parse_monitor_message
 from bellwire.protocols.errors import TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
-from bellwire.transport.hub import MAX_WIRE_BYTES, PING_MS, SILENCE_MS
+from bellwire.transport.hub import MAX_WIRE_BYTES
 from bellwire.transport.keys import KeyPair
-from bellwire.transport.reader import HWM, LINGER_MS, Reader, bare_send
+from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader, bare_send
 
 RECONNECT_MS = 50
 RECONNECT_LIMIT_MS = 1_000
@@ -76,13 +76,17 @@ class Connection:
         drained: Callable[[], None] = _nothing,
         report: Callable[[str], None] | None = None,
         random: Random | None = None,
+        on_changed: Callable[[bool], None] | None = None,
+        pings: Pings = PINGS,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         """Make a connection to the hub at `endpoint`, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
-        `Driver.poke`. `report` is told in one line when the hub refuses the connection. Without a `server_key` the hub is
-        an insecure one: nothing is encrypted, and nobody proves a name. `random` spreads the
-        attempts to connect again: of many that lose one hub, no two come back at the same time.
+        `Driver.poke`. `report` is told in one line when the hub refuses the connection. `on_changed` is told when it stands,
+        when it is gone, and when an attempt at one is over. A `context` that others use too is theirs to end. Without a
+        `server_key` the hub is an insecure one: nothing is encrypted, and nobody proves a name. `random` spreads the attempts
+        to connect again: of many that lose one hub, no two come back at the same time.
         """
         self.endpoint = endpoint
         self.deliver = deliver
@@ -91,10 +95,13 @@ class Connection:
         self.connected = False
         self._keys = keys
         self._report = report
+        self._on_changed = on_changed
+        self._pings = pings
         self._server_key = server_key
         self._random = random or Random()
         self._waiting = 0
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._shared = context is not None
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if context is None else context
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._send = bare_send(self._socket)
         self._monitor: zmq.Socket[bytes] | None = None
@@ -126,15 +133,14 @@ class Connection:
         # The library's own jitter is less than one RECONNECT_IVL, so that after a few attempts it spreads nothing.
         socket.setsockopt(zmq.RECONNECT_IVL, self._spread(RECONNECT_MS))
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, self._spread(RECONNECT_LIMIT_MS))
-        socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        self._pings.apply(socket)
         self._monitor = socket.get_monitor_socket(_EVENTS)
         self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
         asyncio.get_running_loop().add_reader(self._monitor_fd, self._watch)
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
-            self._shut()
+            self.shut()
             raise TransportError(
                 f"{self._keys.name} cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}"
             ) from None
@@ -171,16 +177,17 @@ class Connection:
 
     async def close(self) -> None:
         """Disconnect, having tried for a moment to send what is queued."""
-        if self._context.closed:
-            return
-        self._shut()
-        await asyncio.get_running_loop().run_in_executor(None, self._context.term)
+        if not self._socket.closed:
+            self.shut()
+        if not self._shared and not self._context.closed:
+            await asyncio.get_running_loop().run_in_executor(None, self._context.term)
 
     def _spread(self, milliseconds: int) -> int:
         """A time between the one given and twice that."""
         return self._random.randrange(milliseconds, 2 * milliseconds)
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Disconnect at once; what is queued is still sent while the context lasts."""
         if self._retry is not None:
             self._retry.cancel()
         if self._reader is not None:
@@ -244,8 +251,12 @@ class Connection:
             self._refusals = 0
             self._reported = ""
         text = _REFUSALS.get(event)
-        if text is None:
-            return
+        if text is not None:
+            self._refused(event, text)
+        if self._on_changed is not None:
+            self._on_changed(self.connected)
+
+    def _refused(self, event: int, text: str) -> None:
         self.counters.refused += 1
         self._refusals += 1
         # A hub that is being restarted ends a handshake too: only the second time in a row means something.

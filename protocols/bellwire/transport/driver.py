@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
+from bellwire.protocols.driven import DrivenCapable
 from bellwire.protocols.ids import NodeId
 from bellwire.transport.alarm import Alarm
 from bellwire.transport.clock import local_time_ns
-
-
-class DrivenCapable(Protocol):
-    """What a driver can drive: an endpoint, a node, or whatever joins several of them."""
-
-    def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
-        """Take one message frame that came from `peer`."""
-
-    def next_deadline_ns(self) -> int | None:
-        """When `handle_deadline` wants to be called next."""
-
-    def handle_deadline(self, now_ns: int) -> None:
-        """Do what has come due."""
-
-    def take_frames(self) -> list[tuple[NodeId, bytes]]:
-        """Take the frames to be sent."""
 
 
 class Driver:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import zmq
 
 from bellwire.protocols.ids import NodeId
-from bellwire.transport.keys import AuthorizedKeys, PublicKey
+from bellwire.transport.keys import KeysCapable, PublicKey
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"bellwire"
@@ -29,7 +29,7 @@ class Gatekeeper:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         name: NodeId,
-        authorized: AuthorizedKeys,
+        authorized: KeysCapable,
         report: Callable[[str], None] | None = None,
     ) -> None:
         """Guard the sockets of `context`, which belong to the participant `name`."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import zmq
 
 from bellwire.protocols.ids import NodeId
-from bellwire.transport.keys import AuthorizedKeys, PublicKey
+from bellwire.transport.keys import KeysCapable, PublicKey
 
 MAX_CONNECTIONS = 8
 """Connections of one key at a hub. A further one ends the oldest: a participant needs one, and two while it reconnects."""
@@ -42,7 +42,7 @@ class Guest:
 class Guests:
     """The keys that are at a hub. A frame's user id is what the gatekeeper gave its connection: the key in hexadecimal."""
 
-    def __init__(self, authorized: AuthorizedKeys) -> None:
+    def __init__(self, authorized: KeysCapable) -> None:
         self._authorized = authorized
         self._guests: dict[str, Guest] = {}
 

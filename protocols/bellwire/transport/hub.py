@@ -23,16 +23,13 @@ from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
 from bellwire.transport.guests import Guests
-from bellwire.transport.keys import AuthorizedKeys, KeyPair
+from bellwire.transport.keys import KeyPair, KeysCapable
+from bellwire.transport.meetings import Meetings
 from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
-from bellwire.transport.reader import LINGER_MS, Reader, bare_send
+from bellwire.transport.reader import LINGER_MS, PINGS, Pings, Reader, bare_send
 
 MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
 """A longer frame ends the connection that it came on, before it is taken in."""
-
-PING_MS = 2_000
-SILENCE_MS = 6_000
-"""A connection on which pings are answered by nothing for this long is taken down."""
 
 HANDSHAKE_MS = 10_000
 """Who connects and does not finish the handshake within this is hung up on."""
@@ -82,7 +79,7 @@ class Hub:
         name: NodeId,
         bind: str,
         keys: KeyPair,
-        authorized: AuthorizedKeys,
+        authorized: KeysCapable,
         deliver: Callable[[NodeId, bytes], None],
         relay: bool = False,
         *,
@@ -92,13 +89,16 @@ class Hub:
         limits: HubLimits | None = None,
         insecure: bool = False,
         clock: Callable[[], int] = local_time_ns,
+        meet: Callable[[NodeId, NodeId], None] | None = None,
+        pings: Pings = PINGS,
     ) -> None:
         """Make a hub that will listen on `bind`, such as `tcp://0.0.0.0:7100`, or port `*` for any free one.
 
         `deliver(sender, data)` is called for every message to `name`, `drained()` at the end of each portion of them:
         give it `Driver.poke`. `epoch` goes into the errors that the hub itself sends. `report` is told in one line what a
         person may want to know: who was refused. `insecure` does without keys: nothing is encrypted, and everybody is who
-        its routing id says.
+        its routing id says. `meet(sender, receiver)` is called before the first message is relayed from one client to
+        another since either was bound: what is sent then arrives before it.
         """
         self.name = name
         self.bind = bind
@@ -125,6 +125,9 @@ class Hub:
         self._watch: asyncio.TimerHandle | None = None
         self._endpoint: Endpoint | None = None
         self._name = name.encode()
+        self._meetings = Meetings(self._meet)
+        self._pings = pings
+        self._introduce = meet
         self._answer_to: dict[NodeId, bytes] = {}
         self._current: tuple[Member, bytes, str] | None = None
         self._fed = False
@@ -151,8 +154,7 @@ class Hub:
         socket.setsockopt(zmq.SNDHWM, self.members.limits.queue)
         socket.setsockopt(zmq.RCVHWM, self.members.limits.queue)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_WIRE_BYTES)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, PING_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+        self._pings.apply(socket)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.BACKLOG, BACKLOG)
         try:
@@ -182,6 +184,12 @@ class Hub:
         if self._current is None:
             raise LocalProtocolError("a client is bound while its hello is delivered, and only then", "1 §2.3")
         self.members.bind(*self._current)
+        self._meetings.forget(self._current[0].node)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the message that is being delivered came on the connection that its sender is bound to."""
+        return self._current is not None and self._current[0].origin == self._current[1]
 
     def unbind(self, peer: NodeId, *, leaving: bool = False) -> None:
         """Relay nothing more to or from a client until it is bound again.
@@ -197,6 +205,10 @@ class Hub:
     def refused(self) -> int:
         """How many handshakes were refused, for keys that are not authorized."""
         return self._gatekeeper.refused
+
+    def reaches(self, peer: NodeId) -> bool:
+        """Whether a client is bound to a connection, as far as is known."""
+        return peer.encode() in self.members.reached
 
     def send(self, peer: NodeId, data: bytes) -> bool:
         """Send a message in the hub's own name. Returns whether it could be handed to a connection."""
@@ -308,12 +320,17 @@ class Hub:
             self.counters.hasty += 1
             text = f"{sender.node} sends more than {members.limits.rate} messages per second"
             self._tell_dropped(sender, origin, receiver, text)
-        elif self._pass_on(receiver.origin, sender.name, message):
+        elif self._forward(sender, receiver, message):
             self.counters.relayed += 1
         elif receiver.origin:
             self._tell_dropped(sender, origin, receiver, f"the queue to {receiver.node} is full")
         else:
             self._miss(sender, origin, target)
+
+    def _forward(self, sender: Member, receiver: Member, message: zmq.Frame) -> bool:
+        if self._introduce is not None:
+            self._meetings.note(sender.name, receiver.name)
+        return self._pass_on(receiver.origin, sender.name, message)
 
     def _take_unbound(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
         try:
@@ -384,6 +401,15 @@ class Hub:
             text = f"{peer} is not connected to {self.name}"
             self._tell(sender, origin, ErrorCode.NO_ROUTE, text, "1 §2.3", peer)
 
+    def _meet(self, sender: NodeId, receiver: NodeId) -> bool:
+        """Have two clients introduced, what was said to them before having been sent. Returns whether there was room."""
+        self.drained()
+        full = self.counters.full
+        assert self._introduce is not None
+        self._introduce(sender, receiver)
+        self.drained()
+        return self.counters.full == full
+
     def _tell_dropped(self, sender: Member, origin: bytes, receiver: Member, text: str) -> None:
         self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7", receiver.node)
 
@@ -407,7 +433,7 @@ class Hub:
         for guest in self._guests.revoke(self._tell_problem):
             self._tell_problem(f"{self.name} ended the connections of {guest.name}: its key is not authorized any more")
             member = self.members.users.get(guest.name)
-            if member is not None and member.origin in guest.connections:
+            if member is None or not member.origin or member.origin in guest.connections:
                 self._show_out(guest.name)
         self.drained()
 
@@ -416,7 +442,7 @@ class Hub:
         self.unbind(name)
         if self._endpoint is not None:
             self._endpoint.begin(local_time_ns(), f"{self.name}:keys")
-            self._endpoint.drop_session(name, f"the key of {name} is not authorized any more")
+            self._endpoint.introductions.revoke(name)
 
     def _tell_problem(self, text: str) -> None:
         """Report what may be so for long, once until there is something else to report."""

@@ -11,12 +11,14 @@ import stat
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import zmq
 from zmq.utils import z85
 
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NodeId, node_id
+from bellwire.protocols.introductions import Introductions
 from bellwire.protocols.messages import Role
 
 PUBLIC_SUFFIX = ".key"
@@ -142,6 +144,44 @@ def load_public(path: Path) -> PublicKey:
 _Mark = tuple[int, int, int]
 
 
+class KeysCapable(Protocol):
+    """Whoever knows which keys are let in, and under which names."""
+
+    problems: dict[Path, str]
+
+    def lookup(self, public: bytes) -> PublicKey | None:
+        """Whose key it is (32 bytes), or `None` when it is a stranger's."""
+
+    def find(self, public: bytes) -> PublicKey | None:
+        """As `lookup`, of a key that was known before: at less cost."""
+
+    def known(self, public: bytes) -> PublicKey | None:
+        """Whose key it was the last time that was looked up or refreshed."""
+
+    def refresh(self) -> str | None:
+        """Look anew who is let in. Returns why that cannot be known, if so."""
+
+
+class IntroducedKeys:
+    """The keys of those whom the broker has introduced."""
+
+    def __init__(self, introductions: Introductions) -> None:
+        """Let in whoever is known there now."""
+        self.problems: dict[Path, str] = {}
+        self._introductions = introductions
+
+    def lookup(self, public: bytes) -> PublicKey | None:
+        """Whose key it is (32 bytes), or `None` when it is a stranger's."""
+        known = self._introductions.of_key(public)
+        return None if known is None else PublicKey(name=known.node, role=known.role, public=public)
+
+    find = known = lookup
+
+    def refresh(self) -> str | None:
+        """Nothing is to be read: what the broker says is known at once."""
+        return None
+
+
 class AuthorizedKeys:
     """The public keys in a directory: whoever has one of them is let in under its name.
 
@@ -159,7 +199,7 @@ class AuthorizedKeys:
         self.problems: dict[Path, str] = {}
         self._seen: dict[str, _Seen] = {}
         self._keys: dict[bytes, tuple[str, PublicKey]] = {}
-        self._roles: dict[NodeId, Role] = {}
+        self._names: dict[NodeId, PublicKey] = {}
         self._scan()
         for problem in self.problems.values():
             raise ConfigError(problem)
@@ -187,7 +227,13 @@ class AuthorizedKeys:
 
     def role_of(self, name: NodeId) -> Role | None:
         """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
-        return self._roles.get(name)
+        key = self._names.get(name)
+        return None if key is None else key.role
+
+    def key_of(self, name: NodeId) -> bytes | None:
+        """A participant's public key (32 bytes), or `None` for a stranger."""
+        key = self._names.get(name)
+        return None if key is None else key.public
 
     def refresh(self) -> str | None:
         """Read the directory anew. Returns why it cannot be read, if so; what was known stays known then."""
@@ -222,7 +268,7 @@ class AuthorizedKeys:
         if self._seen != former:
             listed = [(name, each.key) for name, each in self._seen.items() if each.key is not None]
             self._keys = {key.public: (name, key) for name, key in listed}
-            self._roles = {key.name: key.role for _, key in listed}
+            self._names = {key.name: key for _, key in listed}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import zmq
 
@@ -20,6 +21,22 @@ ROUNDS = 4
 
 HWM = 2_048
 """Messages queued towards or from one peer before more are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pings:
+    """A connection on which pings, one each `every_ms`, are answered by nothing for `silence_ms` is taken down."""
+
+    every_ms: int
+    silence_ms: int
+
+    def apply(self, socket: zmq.Socket[bytes]) -> None:
+        """Have a socket's connections watched."""
+        socket.setsockopt(zmq.HEARTBEAT_IVL, self.every_ms)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, self.silence_ms)
+
+
+PINGS = Pings(2_000, 6_000)
 
 LINGER_MS = 200
 """How long a closing socket tries to send what is queued."""

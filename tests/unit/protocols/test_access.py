@@ -138,14 +138,14 @@ def test_authority_decides_on_everybody_and_denies_those_that_it_does_not_know()
         assert denied.value.code is ErrorCode.DENIED
 
 
-def test_session_dropped_is_lost_silently_and_can_be_opened_again() -> None:
+def test_session_of_a_revoked_peer_is_lost_silently_and_can_be_opened_again() -> None:
     wire = Wire()
     client, service = pair(wire)
     client.ask("1")
     wire.run(100 * MS)
     sent = wire.count(Message, BOB)
-    service.endpoint.drop_session(ALICE, "its key was revoked")
-    service.endpoint.drop_session(NodeId("nobody"), "never here")
+    service.endpoint.introductions.revoke(ALICE)
+    service.endpoint.introductions.revoke(NodeId("nobody"))
     wire.flush()
     assert wire.count(Message, BOB) == sent, "without a word"
     assert not service.endpoint.is_up(ALICE)

@@ -14,7 +14,7 @@ from msgspec import inspect
 
 from bellwire.protocols.codec import Codec, Undecodable
 from bellwire.protocols.errors import ErrorCode, LocalProtocolError
-from bellwire.protocols.ids import NAME_PATTERN, OPERAND_PATTERN, Epoch, NodeId, QubitName
+from bellwire.protocols.ids import ENDPOINT_PATTERN, NAME_PATTERN, OPERAND_PATTERN, Epoch, NodeId, QubitName
 from bellwire.protocols.limits import INT64_MAX, MAX_MESSAGE_BYTES
 from bellwire.protocols.messages import (
     MESSAGES,
@@ -42,6 +42,7 @@ every_wire = pytest.mark.parametrize(("codec", "messages"), WIRES)
 every_kind = pytest.mark.parametrize(("codec", "kind"), KINDS)
 NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z")
 OPERANDS = st.from_regex(r"\A[^\s:]{1,40}\Z")
+ENDPOINTS = st.from_regex(r"\Atcp://[a-z0-9.\-]{1,40}:[0-9]{1,5}\Z")
 
 
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
@@ -52,9 +53,9 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         return st.floats(kind.ge, kind.le, allow_nan=False, allow_infinity=False)
     if isinstance(kind, inspect.StrType):
         text = st.text(st.characters(exclude_categories=["Cs"]), min_size=kind.min_length or 0, max_size=40)
-        return {None: text, NAME_PATTERN: NAMES, OPERAND_PATTERN: OPERANDS}[kind.pattern]
+        return {None: text, NAME_PATTERN: NAMES, OPERAND_PATTERN: OPERANDS, ENDPOINT_PATTERN: ENDPOINTS}[kind.pattern]
     if isinstance(kind, inspect.BytesType):
-        return st.binary(max_size=kind.max_length)
+        return st.binary(min_size=kind.min_length or 0, max_size=kind.max_length)
     if isinstance(kind, inspect.EnumType):
         return st.sampled_from(list(kind.cls))
     if isinstance(kind, inspect.BoolType):

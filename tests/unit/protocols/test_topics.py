@@ -1,4 +1,4 @@
-"""Events: published once at the broker, told to every subscriber (spec 1 §4.7)."""
+"""Events: published once at the broker, told to every subscriber (spec 1 §4.9)."""
 
 from __future__ import annotations
 

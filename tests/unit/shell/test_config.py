@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bellwire.agent.config import AgentConfig
+from bellwire.agent.config import AgentConfig, DirectTable
 from bellwire.protocols.errors import ConfigError
 from bellwire.shell.config import GRANDMASTER, SessionTable, TimeTable, load_config, nanoseconds, to_toml
 
@@ -123,3 +123,29 @@ tables = st.recursive(
 @given(tables)
 def test_toml_written_is_read_back_the_same(content: dict[str, object]) -> None:
     assert tomllib.loads(to_toml(content)) == content
+
+
+def test_direct_table_listens_everywhere_unless_it_says_otherwise(tmp_path: Path) -> None:
+    usual = load_config(written(tmp_path, AGENT), AgentConfig).direct.settings()
+    assert usual is not None
+    assert (usual.listen, usual.advertise) == ("tcp://0.0.0.0:0", ())
+    text = AGENT + '[direct]\nlisten = "tcp://127.0.0.1:7"\nadvertise = ["tcp://alice.lab:0"]\n'
+    told = load_config(written(tmp_path, text), AgentConfig).direct.settings()
+    assert told is not None
+    assert (told.listen, told.advertise) == ("tcp://127.0.0.1:7", ("tcp://alice.lab:0",))
+    assert DirectTable(enabled=False).settings() is None
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('listen = "127.0.0.1:7"', "listen: '127.0.0.1:7' is no endpoint: expected tcp://HOST:PORT"),
+        ('advertise = ["alice"]', "advertise: 'alice' is no endpoint: expected tcp://HOST:PORT"),
+    ],
+)
+def test_direct_table_with_no_endpoint_is_one_line(tmp_path: Path, table: str, told: str) -> None:
+    path = written(tmp_path, f"{AGENT}[direct]\n{table}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, AgentConfig)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -32,11 +32,19 @@ from bellwire.protocols.messages.link import (
 from bellwire.protocols.messages.pair import PairCompared, PairConfirm, PairConfirmed, PairOutcome, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
 from bellwire.protocols.messages.session import (
+    INTRODUCTIONS,
+    FencePart,
     SessionAck,
     SessionError,
+    SessionFence,
+    SessionFenced,
     SessionGoodbye,
     SessionHeartbeat,
     SessionHello,
+    SessionIntroduction,
+    SessionReport,
+    SessionRevocation,
+    SessionStatus,
     SessionWelcome,
 )
 from bellwire.protocols.messages.time import (
@@ -60,9 +68,16 @@ SESSION_MESSAGES: tuple[type[Message], ...] = (
     SessionAck,
     SessionError,
 )
+"""What every session needs, those with a simulated world too."""
 
 MESSAGES: tuple[type[Message], ...] = (
     *SESSION_MESSAGES,
+    SessionIntroduction,
+    SessionFence,
+    SessionFenced,
+    SessionStatus,
+    SessionReport,
+    SessionRevocation,
     EventSubscribe,
     EventUnsubscribe,
     EventPublish,
@@ -106,6 +121,7 @@ MESSAGES: tuple[type[Message], ...] = (
 """Every message type of this version of the protocol."""
 
 __all__ = [
+    "INTRODUCTIONS",
     "MESSAGES",
     "SESSION_MESSAGES",
     "ClockState",
@@ -114,6 +130,7 @@ __all__ = [
     "EventPublish",
     "EventSubscribe",
     "EventUnsubscribe",
+    "FencePart",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -150,9 +167,15 @@ __all__ = [
     "Role",
     "SessionAck",
     "SessionError",
+    "SessionFence",
+    "SessionFenced",
     "SessionGoodbye",
     "SessionHeartbeat",
     "SessionHello",
+    "SessionIntroduction",
+    "SessionReport",
+    "SessionRevocation",
+    "SessionStatus",
     "SessionWelcome",
     "Step",
     "TimeAnnounce",

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.ids import (
+    ENDPOINT_PATTERN,
     NAME_PATTERN,
     OPERAND_PATTERN,
     CauseId,
@@ -24,6 +25,7 @@ from bellwire.protocols.ids import (
 from bellwire.protocols.limits import (
     INT64_MAX,
     MAX_DURATION_NS,
+    MAX_ENDPOINT_CHARS,
     MAX_ID_CHARS,
     MAX_NAME_CHARS,
     MAX_NODE_ID_CHARS,
@@ -48,6 +50,9 @@ Pair = Annotated[PairId, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 PairOrNone = Annotated[PairId, Meta(max_length=MAX_ID_CHARS)]
 GateIdField = Annotated[GateId, Meta(min_length=1, max_length=MAX_ID_CHARS)]
 Create = Annotated[CreateId, Meta(min_length=1, max_length=MAX_ID_CHARS)]
+
+
+EndpointField = Annotated[str, Meta(min_length=1, max_length=MAX_ENDPOINT_CHARS, pattern=ENDPOINT_PATTERN)]
 
 
 class Role(StrEnum):

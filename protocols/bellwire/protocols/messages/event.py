@@ -1,4 +1,4 @@
-"""Family `event`: what is told once at the broker and reaches everybody who wants to hear of it (spec 1 §4.7)."""
+"""Family `event`: what is told once at the broker and reaches everybody who wants to hear of it (spec 1 §4.9)."""
 
 from __future__ import annotations
 

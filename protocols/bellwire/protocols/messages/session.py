@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
 from bellwire.protocols.errors import ErrorCode
-from bellwire.protocols.ids import NodeId
+from bellwire.protocols.ids import Epoch, NodeId
+from bellwire.protocols.limits import INT64_MAX, MAX_ENDPOINTS, MAX_REPORTED_PEERS, PUBLIC_KEY_BYTES
 from bellwire.protocols.messages.base import (
     DurationNs,
+    EndpointField,
     Message,
     Name,
+    Natural,
+    Node,
     NodeOrNone,
+    Positive,
     Reply,
     Request,
     Role,
@@ -21,6 +27,19 @@ from bellwire.protocols.messages.base import (
 
 Versions = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_535)], ...], Meta(min_length=1, max_length=16)]
 Capabilities = Annotated[tuple[Name, ...], Meta(max_length=64)]
+Endpoints = Annotated[tuple[EndpointField, ...], Meta(max_length=MAX_ENDPOINTS)]
+Peers = Annotated[tuple[Node, ...], Meta(max_length=MAX_REPORTED_PEERS)]
+
+INTRODUCTIONS = "introductions"
+"""The capability of a broker that introduces everybody before it relays (spec 1 §4.7)."""
+
+
+class FencePart(StrEnum):
+    """What a fence says of the path that it comes on (spec 1 §4.8)."""
+
+    END = "end"
+    BEGIN = "begin"
+    BREAK = "break"
 
 
 class SessionAck(Reply, frozen=True, kw_only=True, tag="session.ack"):
@@ -49,7 +68,10 @@ class SessionWelcome(Reply, frozen=True, kw_only=True, tag="session.welcome"):
 
 
 class SessionHello(Request, frozen=True, kw_only=True, tag="session.hello"):
-    """Open or renew a session: the versions spoken, and how often the sender will be heard at least."""
+    """Open or renew a session: the versions spoken, and how often the sender will be heard at least.
+
+    `endpoints` are told to the broker alone: where others may connect to the sender.
+    """
 
     answered_by = (SessionWelcome,)
 
@@ -57,6 +79,7 @@ class SessionHello(Request, frozen=True, kw_only=True, tag="session.hello"):
     role: Role
     capabilities: Capabilities = ()
     heartbeat_ns: DurationNs
+    endpoints: Endpoints = ()
 
 
 class SessionHeartbeat(Message, frozen=True, kw_only=True, tag="session.heartbeat"):
@@ -67,3 +90,49 @@ class SessionGoodbye(Message, frozen=True, kw_only=True, tag="session.goodbye"):
     """The sender leaves, and has given up everything that it shared with the receiver."""
 
     reason: Text = ""
+
+
+class SessionIntroduction(Message, frozen=True, kw_only=True, tag="session.introduction"):
+    """The broker says who `node` is, before anything of it is relayed: its role and key as authenticated, and where it is."""
+
+    node: Node
+    role: Role
+    public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+    incarnation: Annotated[Epoch, Meta(ge=1, le=INT64_MAX)]
+    endpoints: Endpoints = ()
+
+
+class SessionRevocation(Message, frozen=True, kw_only=True, tag="session.revocation"):
+    """The broker says that a participant's key is not authorized any more."""
+
+    node: Node
+
+
+class SessionFence(Message, frozen=True, kw_only=True, tag="session.fence"):
+    """The sender's messages go another way from here on: the end of a stretch on one path, the beginning of one on another."""
+
+    number: Positive
+    part: FencePart
+
+
+class SessionFenced(Message, frozen=True, kw_only=True, tag="session.fenced"):
+    """The beginning of a stretch has come: its fence need not be repeated."""
+
+    number: Positive
+
+
+class SessionReport(Reply, frozen=True, kw_only=True, tag="session.report"):
+    """The peers with which a session is up, by the path that the answerer's messages to them take.
+
+    `unnamed` counts those for which there was no room.
+    """
+
+    direct: Peers = ()
+    relayed: Peers = ()
+    unnamed: Natural = 0
+
+
+class SessionStatus(Request, frozen=True, kw_only=True, tag="session.status"):
+    """Ask a participant with whom it is in session, and which way."""
+
+    answered_by = (SessionReport,)

@@ -1,0 +1,128 @@
+"""Who is who, on the broker's word: authenticated roles, public keys and endpoints (spec 1 §4.7). Sans I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
+from bellwire.protocols.ids import BROKER, NodeId
+from bellwire.protocols.limits import MAX_PEERS
+from bellwire.protocols.messages import INTRODUCTIONS, Role, SessionIntroduction, SessionRevocation
+from bellwire.protocols.session import Loss, SessionInput, SessionState
+
+if TYPE_CHECKING:
+    from bellwire.protocols.endpoint import Endpoint
+
+
+class Introductions:
+    """What a participant was told of others by its broker."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._known: dict[NodeId, SessionIntroduction] = {}
+        self._names: dict[bytes, NodeId] = {}
+        self.on_introduced: list[Callable[[SessionIntroduction], None]] = []
+        self.on_revoked: list[Callable[[NodeId], None]] = []
+        endpoint.hear(SessionIntroduction, self._take)
+        endpoint.hear(SessionRevocation, self._revocation)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, peer: NodeId) -> SessionIntroduction | None:
+        """What is known of a peer."""
+        return self._known.get(peer)
+
+    def of_key(self, public_key: bytes) -> SessionIntroduction | None:
+        """Whose key (32 bytes) it is."""
+        name = self._names.get(public_key)
+        return None if name is None else self._known[name]
+
+    def role_of(self, peer: NodeId) -> Role | None:
+        """The authenticated role of a peer, or `None` when nobody vouches for one."""
+        known = self._known.get(peer)
+        return self._endpoint.known_roles.by_key(peer) if known is None else known.role
+
+    def check(self, peer: NodeId, role: Role) -> None:
+        """Check the role that a peer gives itself in a greeting.
+
+        Raises:
+            RemoteProtocolError: DENIED when it is another one; NO_SESSION when the peer should have been introduced before.
+        """
+        authentic = self.role_of(peer)
+        if authentic is role:
+            return
+        if authentic is not None:
+            raise RemoteProtocolError(f"{peer} is a {authentic}, not a {role}", "1 §4.7", ErrorCode.DENIED)
+        broker = self._endpoint.sessions.get(BROKER)
+        if peer == BROKER or broker is None or INTRODUCTIONS not in broker.capabilities:
+            return
+        if broker.state is SessionState.UP:
+            # Greeted anew, the broker introduces everybody anew.
+            broker.step(SessionInput.DISOWNED)
+        raise RemoteProtocolError(f"{peer} has not been introduced yet", "1 §4.7", ErrorCode.NO_SESSION)
+
+    def revoke(self, peer: NodeId) -> None:
+        """A peer's key is not authorized any more: forget it, and lose it without a word to it."""
+        known = self._known.pop(peer, None)
+        if known is not None:
+            self._names.pop(known.public_key, None)
+        session = self._endpoint.sessions.get(peer)
+        if session is not None and session.state is not SessionState.DOWN:
+            session.step(SessionInput.SILENCE, Loss.SILENT, f"the key of {peer} is not authorized any more")
+        for listener in self.on_revoked:
+            listener(peer)
+
+    def _revocation(self, teller: NodeId, message: SessionRevocation) -> None:
+        if teller != BROKER or message.node in (BROKER, self._endpoint.node):
+            raise RemoteProtocolError(f"{teller} cannot revoke {message.node}", "1 §4.7", ErrorCode.DENIED)
+        self.revoke(message.node)
+
+    def _take(self, teller: NodeId, message: SessionIntroduction) -> None:
+        known = self._known.get(message.node)
+        if teller != BROKER or message.node in (BROKER, self._endpoint.node):
+            raise RemoteProtocolError(f"{teller} cannot introduce {message.node}", "1 §4.7", ErrorCode.DENIED)
+        if known is None and len(self._known) >= MAX_PEERS:
+            self._forget_one()
+        if known is not None:
+            self._names.pop(known.public_key, None)
+        self._known[message.node] = message
+        self._names[message.public_key] = message.node
+        for listener in self.on_introduced:
+            listener(message)
+
+    def _forget_one(self) -> None:
+        """Forget who was introduced first, of those with whom there is no session if there are any."""
+        idle = (name for name in self._known if not self._endpoint.is_up(name))
+        self._names.pop(self._known.pop(next(idle, next(iter(self._known)))).public_key, None)
+
+
+class Introducer:
+    """A broker's part: it tells two participants of each other. `key_of` gives the public key (32 bytes) of a name."""
+
+    def __init__(self, endpoint: Endpoint, key_of: Callable[[NodeId], bytes | None]) -> None:
+        self._endpoint = endpoint
+        self._key_of = key_of
+        endpoint.introductions.on_revoked.append(self._tell_revoked)
+
+    def introduce(self, sender: NodeId, receiver: NodeId) -> None:
+        """Tell the receiver who the sender is, and the other way round."""
+        self._tell(receiver, sender)
+        self._tell(sender, receiver)
+
+    def _tell_revoked(self, name: NodeId) -> None:
+        """Tell everybody, since anybody may have a direct connection with it."""
+        for peer in self._endpoint.sessions:
+            if self._endpoint.is_up(peer):
+                self._endpoint.tell(peer, SessionRevocation(node=name))
+
+    def _tell(self, listener: NodeId, about: NodeId) -> None:
+        session, key = self._endpoint.sessions.get(about), self._key_of(about)
+        role = self._endpoint.role_of(about)
+        if session is None or key is None or role is None or not session.epoch:
+            return
+        introduction = SessionIntroduction(
+            node=about, role=role, public_key=key, incarnation=session.epoch, endpoints=session.endpoints
+        )
+        self._endpoint.tell(listener, introduction)
