@@ -185,6 +185,11 @@ class AuthorizedKeys:
         found = self._keys.get(public)
         return None if found is None else found[1]
 
+    def key_of(self, name: NodeId) -> bytes | None:
+        """A participant's public key (32 bytes), or `None` for a stranger."""
+        seen = self._seen.get(f"{name}{PUBLIC_SUFFIX}")
+        return None if seen is None or seen.key is None else seen.key.public
+
     def role_of(self, name: NodeId) -> Role | None:
         """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
         return self._roles.get(name)
