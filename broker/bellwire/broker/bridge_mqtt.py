@@ -94,6 +94,7 @@ class Mqtt:
         self._random = random or Random()
         self._queue: asyncio.Queue[Publication] = asyncio.Queue(QUEUE)
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
 
     def start(self) -> None:
         """Begin to connect, on the running loop."""
@@ -111,6 +112,7 @@ class Mqtt:
         if self._task is None:
             return
         await asyncio.sleep(0)  # what was published in this turn of the loop leaves
+        self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -130,6 +132,8 @@ class Mqtt:
                 self._tell(f"MQTT at {server.host}:{server.port}: {error}")
             finally:
                 self._note(False)
+            if self._closing:
+                return  # the client may have taken the cancellation for itself
             turn += not was_up
             await asyncio.sleep(backoff_s * self._random.uniform(1.0, 2.0))
             backoff_s = min(2 * backoff_s, BACKOFF_LIMIT_S)
@@ -161,6 +165,7 @@ class Mqtt:
         try:
             await asyncio.wait(carried, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._note(False)
             for each in carried:
                 each.cancel()
             ended = await asyncio.gather(*carried, return_exceptions=True)
@@ -171,7 +176,7 @@ class Mqtt:
     async def _send_all(self, client: Client) -> None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.MessageExpiryInterval = EXPIRY_S
-        while True:
+        while self.up:  # `asyncio.wait_for`, below the client, may swallow a cancellation (before Python 3.12)
             topic, data = await self._queue.get()
             await client.publish(topic, data, properties=properties)
 

@@ -293,7 +293,7 @@ def test_broker_that_restarts_does_not_take_what_was_for_the_one_before(net: Net
 
 
 def test_old_hellos_are_answered_only_so_often(net: Net, sites: tuple[Local, Local]) -> None:
-    north, south = sites
+    north, _ = sites
     gone = net.add("gone", "south")
     net.kill(gone)
     for _ in range(3 * ANSWERS_PER_BEAT):
@@ -310,7 +310,7 @@ def test_old_hellos_are_answered_only_so_often(net: Net, sites: tuple[Local, Loc
 @pytest.mark.parametrize("says", ["south", "west", "nowhere"])
 def test_stranger_without_a_key_is_refused(net: Net, sites: tuple[Local, Local], says: str) -> None:
     north, south = sites
-    public, secret = (z85.decode(key) for key in zmq.curve_keypair())
+    _public, secret = (z85.decode(key) for key in zmq.curve_keypair())
     seals = Seals(secret)
     seals.know({"north": net.keys["north"][0]})
     body = Relayed(sender=BOB, receiver=ALICE, message=b"forged")
@@ -365,7 +365,7 @@ def test_every_spoilt_octet_of_an_envelope_is_noticed(net: Net, sites: tuple[Loc
 
 
 def test_site_cannot_send_in_the_name_of_another_sites_participant(net: Net, sites: tuple[Local, Local]) -> None:
-    north, south = sites
+    north, _ = sites
     west = net.add("west")
     west.bind(CAROL)
     net.beat(2)
@@ -396,12 +396,12 @@ def test_name_claimed_by_two_sites_stays_with_the_first(net: Net, sites: tuple[L
     net.beat(2)
     west.bridge.bound(BOB, Role.AGENT, b"")
     net.run()
-    assert (north.bridge.find(BOB) or pytest.fail())[0] == "south"
+    assert (north.bridge.find(BOB) or pytest.fail("nobody"))[0] == "south"
     west.bridge.forward(BOB, ALICE, b"forged")
     net.run()
     assert north.taken == []
     south.unbind(BOB)
-    assert (north.bridge.find(BOB) or pytest.fail())[0] == "west"
+    assert (north.bridge.find(BOB) or pytest.fail("nobody"))[0] == "west"
 
 
 def test_broker_is_never_a_participant_of_another_site(net: Net, sites: tuple[Local, Local]) -> None:
@@ -416,7 +416,7 @@ def test_broker_is_never_a_participant_of_another_site(net: Net, sites: tuple[Lo
 
 def test_message_for_somebody_who_has_left_does_not_go_on_but_back(net: Net, sites: tuple[Local, Local]) -> None:
     """West has not told of it yet: two envelopes are all that comes of it, and its sender is told."""
-    north, south = sites
+    north, _ = sites
     west = net.add("west")
     west.bind(CAROL)
     net.beat(2)
