@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -13,7 +16,9 @@ from zmq.utils import z85
 from bellwire.broker.bridge import ANSWERS_PER_BEAT, BEAT_NS, MAX_BROKERS, SILENCE_NS, Bridge
 from bellwire.broker.bridge_wire import (
     MAX_ENTRIES,
+    MAX_ENVELOPE_BYTES,
     TOKEN_BYTES,
+    AnyBody,
     Beat,
     Entries,
     Entry,
@@ -28,6 +33,7 @@ from bellwire.broker.bridge_wire import (
 from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.messages import Role
+from bellwire.transport.connection import PATIENCE_MS
 
 ALICE, BOB, CAROL = NodeId("alice"), NodeId("bob"), NodeId("carol")
 RATE = 1_000
@@ -141,6 +147,28 @@ class Net:
 
     def kill(self, broker: Local) -> None:
         self.brokers.remove(broker)
+
+
+def test_spec_has_the_bodies_and_bounds_of_the_code() -> None:
+    """Spec 1 §2.8."""
+    text = (Path(__file__).resolve().parents[3] / "protocols" / "spec" / "1-core-and-session.md").read_text()
+    section = text[text.index("### 2.8") : text.index("## 3 Messages")]
+    rows = {
+        cells[1].strip(" `"): cells[2] for cells in (row.split("|") for row in section.splitlines()) if len(cells) > 3
+    }
+    for kind in get_args(AnyBody):
+        given = set(re.findall(r"`(\w+)`", rows[kind.__struct_config__.tag]))
+        inner = set(Entry.__struct_fields__) if kind is Entries else set()
+        assert given == set(kind.__struct_fields__) | inner
+    for said in (
+        f"at most {MAX_ENVELOPE_BYTES} octets",
+        f"*token* is {TOKEN_BYTES}",
+        f"not more than {ANSWERS_PER_BEAT} times per beat",
+        f"silent for {SILENCE_NS // BEAT_NS} s",
+        f"no connection for {2 * PATIENCE_MS / 1_000:g} s",
+    ):
+        assert said in section, said
+    assert BEAT_NS == 1_000_000_000
 
 
 @pytest.fixture
