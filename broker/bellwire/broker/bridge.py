@@ -50,6 +50,9 @@ MAX_FORMER: Final = 4_096
 ANSWERS_PER_BEAT: Final = 32
 """Hellos of unknown brokers that are answered."""
 
+COMPLAINTS_PER_BEAT: Final = 4
+"""Reports of what others did wrong. All of it is counted."""
+
 TURN_NS: Final = 100_000_000
 """The rate is held by counting within stretches of this length."""
 
@@ -141,6 +144,7 @@ class Bridge:
         self._answers = 0
         self._ticked_ns: int | None = None
         self._closed = False
+        self._complaints = 0
         self._problem = ""
 
     # What the owner calls.
@@ -151,7 +155,7 @@ class Bridge:
             for peer in self.peers.values():
                 peer.heard_ns = now_ns  # this broker was asleep, not the others
         self._ticked_ns = now_ns
-        self._answers = 0
+        self._answers = self._complaints = 0
         for peer in list(self.peers.values()):
             if peer.site not in self._seals.sites:
                 self._lose(peer, "its key is not among the sites' any more")
@@ -224,7 +228,7 @@ class Bridge:
             packet = self._seals.open(header, envelope)
         except Refused as error:
             self.counters.refused += 1
-            self._tell_problem(f"the bridge of {self.site} refused an envelope: {error}")
+            self._complain(f"the bridge of {self.site} refused an envelope: {error}")
             return
         peer = self.peers.get(header.broker)
         last = self._former.get(header.broker, 0) if peer is None else peer.number
@@ -267,7 +271,7 @@ class Bridge:
 
     def _meet(self, header: Header, now_ns: int) -> Peer | None:
         if sum(peer.site == header.site for peer in self.peers.values()) >= MAX_BROKERS:
-            self._tell_problem(f"{header.site} has more than {MAX_BROKERS} brokers")
+            self._complain(f"{header.site} has more than {MAX_BROKERS} brokers")
             return None
         self._former.pop(header.broker, None)
         peer = self.peers[header.broker] = Peer(header.site, header.broker, now_ns, 0)
@@ -280,7 +284,7 @@ class Bridge:
         holder = self._where.get(sender)
         if holder is None or holder.site != peer.site or not self._may_have(peer, sender):
             self.counters.forged += 1
-            self._tell_problem(f"{self._called(peer)} sent a message in the name of {sender}, who is not there")
+            self._complain(f"{self._called(peer)} sent a message in the name of {sender}, who is not there")
             return
         code: ErrorCode | None = ErrorCode.LIMIT
         if self._may_relay(peer, now_ns):
@@ -295,7 +299,7 @@ class Bridge:
 
     def _missed(self, peer: Peer, body: Missed) -> None:
         holder = self._where.get(NodeId(body.receiver))
-        if body.code in _FAILURES and (holder is None or holder.site == peer.site):
+        if body.code in _FAILURES and holder is not None and holder.site == peer.site:
             self._own.tell_missed(NodeId(body.sender), NodeId(body.receiver), body.code)
 
     def _may_relay(self, peer: Peer, now_ns: int) -> bool:
@@ -325,13 +329,13 @@ class Bridge:
         allowed = self._may_have(peer, name) and entry.role is not Role.BROKER
         if not allowed or (len(peer.entries) >= MAX_PEERS and name not in peer.entries):
             self.counters.claims += 1
-            self._tell_problem(f"{self._called(peer)} says that {name} is there, which cannot be")
+            self._complain(f"{self._called(peer)} says that {name} is there, which cannot be")
             return
         peer.entries[name] = entry
         holder = self._where.get(name)
         if holder is not None and holder.site != peer.site:
             self.counters.claims += 1
-            self._tell_problem(f"{self._called(peer)} says that {name} is there, who is at {holder.site}")
+            self._complain(f"{self._called(peer)} says that {name} is there, who is at {holder.site}")
             return
         self._where[name] = peer
         if news and peer.site == self.site and name in self._bound:
@@ -387,6 +391,12 @@ class Bridge:
 
     def _called(self, peer: Peer) -> str:
         return f"{peer.site} ({peer.token.hex()[:8]})"
+
+    def _complain(self, text: str) -> None:
+        """Report what strangers and other sites can set off, and not more of it than people read."""
+        self._complaints += 1
+        if self._complaints <= COMPLAINTS_PER_BEAT:
+            self._tell_problem(text)
 
     def _tell_problem(self, text: str) -> None:
         """Report, but the same thing only once until there is another."""

@@ -147,11 +147,11 @@ class Seals:
         Raises:
             ValueError: when one is no key.
         """
-        former = self._keys
-        self._keys = {}
+        former, latter = self._keys, dict[str, tuple[bytes, Aead]]()
         for site, public in keys.items():
             known = former.get(site)
-            self._keys[site] = known if known is not None and known[0] == public else (public, self._shared(public))
+            latter[site] = known if known is not None and known[0] == public else (public, self._shared(public))
+        self._keys = latter
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from bellwire.broker.bridge import ANSWERS_PER_BEAT, BEAT_NS, MAX_BROKERS, SILENCE_NS, Bridge
+from bellwire.broker.bridge import ANSWERS_PER_BEAT, BEAT_NS, COMPLAINTS_PER_BEAT, MAX_BROKERS, SILENCE_NS, Bridge
 from bellwire.broker.bridge_wire import (
     MAX_ENTRIES,
     MAX_ENVELOPE_BYTES,
@@ -25,6 +25,7 @@ from bellwire.broker.bridge_wire import (
     Envelope,
     Header,
     Hello,
+    Missed,
     Packet,
     Relayed,
     Seals,
@@ -381,6 +382,15 @@ def test_what_is_no_envelope_is_refused_and_counted(net: Net, sites: tuple[Local
     assert north.bridge.counters.refused == 1
 
 
+def test_stranger_cannot_fill_the_log(net: Net, sites: tuple[Local, Local]) -> None:
+    north, _ = sites
+    before = len(north.reports)
+    for number in range(100):
+        north.bridge.receive(bytes([number]) * 10, net.now_ns)
+    assert len(north.reports) - before <= COMPLAINTS_PER_BEAT
+    assert north.bridge.counters.refused == 100
+
+
 def test_every_spoilt_octet_of_an_envelope_is_noticed(net: Net, sites: tuple[Local, Local]) -> None:
     north, south = sites
     body = Relayed(sender=BOB, receiver=ALICE, message=b"spoilt")
@@ -454,6 +464,17 @@ def test_message_for_somebody_who_has_left_does_not_go_on_but_back(net: Net, sit
     net.run()
     assert north.missed == [(ALICE, CAROL, ErrorCode.NO_ROUTE)]
     assert len(net.carried) == before + 2
+
+
+def test_site_cannot_say_of_others_participants_that_they_are_not_there(net: Net, sites: tuple[Local, Local]) -> None:
+    """South says it of Carol, who is at north as Alice is, of nobody, and of Bob, who is its own."""
+    north, south = sites
+    north.bind(CAROL)
+    header = Header(network="net", site="south", broker=south.bridge.token, to_site="north", to=north.bridge.token)
+    for number, name in enumerate((CAROL, NodeId("nobody"), BOB)):
+        body = Missed(sender=ALICE, receiver=name, code=ErrorCode.NO_ROUTE)
+        north.bridge.receive(south.seals.seal(header, Packet(number=10**6 + number, body=body)), net.now_ns)
+    assert north.missed == [(ALICE, BOB, ErrorCode.NO_ROUTE)]
 
 
 def test_receiver_that_takes_no_more_is_told_to_the_sender(net: Net, sites: tuple[Local, Local]) -> None:
