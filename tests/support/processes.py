@@ -33,7 +33,7 @@ class Processes:
         self._running[name] = process
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), 30)
-        assert json.loads(line)["ready"] == name
+        assert json.loads(line)["ready"] in (name, part.command)
 
     async def kill(self, name: str) -> None:
         """End one process as `kill -9` does."""
@@ -56,9 +56,16 @@ class Processes:
 @asynccontextmanager
 async def processes(testbed: Path, directory: Path) -> AsyncIterator[Processes]:
     """All processes of a testbed, ready."""
-    running = Processes(prepare(testbed, directory))
+    async with prepared_processes(prepare(testbed, directory)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def prepared_processes(prepared: Prepared) -> AsyncIterator[Processes]:
+    """All processes of a testbed that was prepared already, ready."""
+    running = Processes(prepared)
     try:
-        for part in running.prepared.parts:
+        for part in prepared.parts:
             await running.start(part.name)
         yield running
     finally:

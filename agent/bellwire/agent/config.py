@@ -114,9 +114,12 @@ class LinkTable(LinkTimes, frozen=True, kw_only=True):
 
 
 class BrokerTable(Table, frozen=True, kw_only=True):
-    """The table `[broker]`: where the broker listens, its public key file, and whether it is an insecure one."""
+    """The table `[broker]`: where the broker listens, its public key file, and whether it is an insecure one.
 
-    endpoint: Text
+    Where it has a hot standby, `endpoint` lists both.
+    """
+
+    endpoint: Text | Annotated[tuple[Text, ...], Meta(min_length=1)]
     key: Text
     insecure: bool = False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from bellwire.backends.interface import NodeBackend
@@ -22,6 +22,7 @@ from bellwire.transport.departures import noting_departures
 from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
+from bellwire.transport.standby import follow_standby
 from bellwire.transport.time_offer import TimeOffer, own_address
 from bellwire.transport.time_socket import TimeSocket, host_and_port
 
@@ -53,7 +54,7 @@ class NodeDaemon:
         brain: BrainCapable,
         backend: NodeBackend,
         *,
-        broker_endpoint: str,
+        broker_endpoint: str | Sequence[str],
         broker_key: bytes | None,
         keys: KeyPair,
         direct: DirectSettings | None = None,
@@ -105,12 +106,13 @@ class NodeDaemon:
         )
         self._connection = connection
         self._driver = self._make_driver(connection)
+        follow_standby(connection, self.brain.endpoint, self._driver, BROKER, self._open_time_socket)
         try:
             if self._direct is not None:
-                await self._direct.start(self._broker_endpoint)
+                await self._direct.start(connection.endpoint)
             connection.start()
-            self._open_time_socket()
-            self._offer_time()
+            self._open_time_socket(connection.endpoint)
+            self._offer_time(connection.endpoint)
             await self.backend.connect(self)
         except BaseException:
             await self._disconnect()
@@ -179,27 +181,30 @@ class NodeDaemon:
         finally:
             await self._disconnect()
 
-    def _open_time_socket(self) -> None:
-        """Take the side path of time where there can be one."""
+    def _open_time_socket(self, endpoint: str) -> None:
+        """Take the side path of time to the broker at `endpoint`, where there can be one."""
         node = self.brain.time.node
         if node is None:
             return
+        if self._time_socket is not None:
+            self._time_socket.close()
+        node.uses_path = False
         self._time_socket = TimeSocket(self._time_datagram, self._clock)
         try:
-            self._time_socket.reach(host_and_port(self._broker_endpoint)[0])
+            self._time_socket.reach(host_and_port(endpoint)[0])
         except TransportError as error:
             self._tell(f"time goes by way of the session alone: {error}")
             return
         node.uses_path = True
 
-    def _offer_time(self) -> None:
+    def _offer_time(self, endpoint: str) -> None:
         """A source of time offers the side path too, at the address from which it reaches the broker."""
         hub = self.brain.time.hub
         if hub is None:
             return
         offer = self._time_offer = TimeOffer(hub, self._clock, self._stimulate)
         try:
-            offer.listen(own_address(*host_and_port(self._broker_endpoint)), 0, tell_host=True)
+            offer.listen(own_address(*host_and_port(endpoint)), 0, tell_host=True)
         except TransportError as error:
             self._tell(f"time is given by way of the sessions alone: {error}")
 

@@ -6,9 +6,9 @@ import msgspec
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a broker or a world is, its public key file, and whether it is an insecure one."""
+    """Where a broker is, or a broker and its hot standby; its public key file, and whether it is an insecure one."""
 
-    endpoint: str
+    endpoint: str | tuple[str, ...]
     key: str
     insecure: bool = False
 

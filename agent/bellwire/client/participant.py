@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from bellwire.transport.connection import Connection
 from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import load_public, load_secret
+from bellwire.transport.standby import follow_standby
 
 R = TypeVar("R", bound=Reply)
 SECOND_NS = 1_000_000_000
@@ -120,7 +121,7 @@ class SocketParticipant(Participant):
         self,
         *,
         server: NodeId,
-        endpoint: str,
+        endpoint: str | Sequence[str],
         server_key: Path,
         secret_key: Path,
         codec: Codec | None = None,
@@ -129,7 +130,7 @@ class SocketParticipant(Participant):
     ) -> None:
         keys = load_secret(secret_key)
         super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec))
-        self._where = endpoint
+        self._where = endpoint if isinstance(endpoint, str) else " or ".join(endpoint)
         public = load_public(server_key)
         self._refused = ""
         self._connection = Connection(
@@ -148,6 +149,7 @@ class SocketParticipant(Participant):
             self._driver = self._direct.driver = Driver(self.paths, self._direct.send, after=self._direct.carry)
         else:
             self._driver = Driver(self.endpoint, self._connection.send)
+        follow_standby(self._connection, self.endpoint, self._driver, server)
         self._driver.failed.add_done_callback(self._broken)
 
     def _now_ns(self) -> int:

@@ -9,6 +9,8 @@ import structlog
 import typer
 from msgspec import Meta
 
+from bellwire.broker.bridge_config import BridgeTable
+from bellwire.protocols.errors import ConfigError
 from bellwire.shell.config import GRANDMASTER, LoopTable, SessionTable, Table, Text, TimeTable, load_config
 from bellwire.shell.daemon import Readiness, serve
 from bellwire.shell.options import DAEMONS, ConfigFile, HealthFile, LogLevel, UntilEof, begin_daemon
@@ -48,6 +50,7 @@ class BrokerFile(Table, frozen=True, kw_only=True):
     insecure: bool = False
     insecure_anywhere: bool = False
     loop: LoopTable = LoopTable()
+    bridge: BridgeTable | None = None
 
 
 @app.command("broker", rich_help_panel=DAEMONS)
@@ -72,6 +75,12 @@ def broker(
     table `[limits]` says what one participant may take of the broker: `queue` (messages that wait for it), `rate` (messages
     relayed for it per second), `own_rate` (messages to the broker) and `error_rate`.
 
+    A table `[bridge]` joins it with others. Other sites, by MQTT 5: `network`, `site` (names of the network and of this site),
+    `url` ("mqtt://HOST", "mqtts://HOST", or a list of them) and `peers` (a folder with each other site's broker key as
+    SITE.key); `username` and `password_file` if MQTT wants them. A hot standby at this site, with the same secret key and
+    authorized keys: `bind` (such as "tcp://10.0.0.1:7101") and `standby` (the other's `bind`). Participants then list both
+    brokers: `endpoint = ["tcp://10.0.0.1:7100", "tcp://10.0.0.2:7100"]`. It needs bellwire[mqtt].
+
     `insecure = true` or --insecure is for measuring and for wire captures on one machine. The others then need `insecure =
     true` in their table `[broker]`.
     """
@@ -80,6 +89,10 @@ def broker(
     supervision = begin_daemon(log_level, health_file, until_eof)
     file = load_config(config, BrokerFile)
     base = config.parent
+    try:
+        bridge = None if file.bridge is None else file.bridge.settings(base)
+    except ConfigError as error:
+        raise ConfigError(f"{config}: bridge: {error}") from None
     settings = BrokerConfig(
         bind=file.bind,
         secret_key=base / Path(file.secret_key),
@@ -90,6 +103,7 @@ def broker(
         insecure=insecure or insecure_anywhere or file.insecure or file.insecure_anywhere,
         insecure_anywhere=insecure_anywhere or file.insecure_anywhere,
         spin_ns=file.loop.spin_ns,
+        bridge=bridge,
     )
 
     async def make(readiness: Readiness) -> _ReadyBroker:

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, TransportError
@@ -21,10 +22,13 @@ from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub, is_loopback
-from bellwire.transport.keys import AuthorizedKeys, load_secret
+from bellwire.transport.keys import AuthorizedKeys, KeyPair, load_secret
 from bellwire.transport.members import BROKER_LIMITS, HubLimits
 from bellwire.transport.time_offer import TimeOffer
 from bellwire.transport.time_socket import host_and_port
+
+if TYPE_CHECKING:
+    from bellwire.broker.bridge_daemon import BridgeConfig, BridgeDaemon
 
 INSECURE = "INSECURE: nothing is encrypted, no key is asked for, and whoever connects has the name that it claims"
 """What an insecure broker says when it starts."""
@@ -35,7 +39,7 @@ class BrokerConfig:
     """What a broker needs to be told: where to listen, who it is, whom to let in, and how much each may take of it.
 
     `insecure` does without keys on the wire, and then `bind` must be on this machine unless `insecure_anywhere` is set.
-    `spin_ns` is as in `bellwire.transport.alarm.Alarm`.
+    `spin_ns` is as in `bellwire.transport.alarm.Alarm`. `bridge` says how other brokers are reached, if there are any.
     """
 
     bind: str
@@ -47,6 +51,7 @@ class BrokerConfig:
     insecure: bool = False
     insecure_anywhere: bool = False
     spin_ns: int = 0
+    bridge: BridgeConfig | None = None
 
 
 class BrokerDaemon:
@@ -63,6 +68,8 @@ class BrokerDaemon:
             raise ConfigError(
                 f"an insecure broker at {config.bind} lets everybody in: listen on 127.0.0.1, or force it"
             )
+        if config.insecure and config.bridge is not None:
+            raise ConfigError("an insecure broker has no bridge: others could not believe it who its participants are")
         keys = load_secret(config.secret_key)
         if keys.role is not Role.BROKER:
             raise ConfigError(f"{config.secret_key}: is the key of the {keys.role} {keys.name}, not a broker's")
@@ -99,6 +106,9 @@ class BrokerDaemon:
         hub = self.time.hub
         self._time_offer = None if hub is None else TimeOffer(hub, local_time_ns, self.driver.stimulate)
         self._report = report
+        self.bridge: BridgeDaemon | None = None
+        if config.bridge is not None:
+            self.bridge = self._make_bridge(config.bridge, keys, authorized)
 
     @property
     def endpoint(self) -> str:
@@ -114,8 +124,10 @@ class BrokerDaemon:
         raise_file_limit()
         try:
             await self.hub.start()
+            if self.bridge is not None:
+                self.bridge.start()
         except BaseException:
-            self.driver.close()
+            await self.drop()
             raise
         self._offer_time()
         if self._insecure and self._report is not None:
@@ -132,6 +144,8 @@ class BrokerDaemon:
         """Say goodbye to everybody and stop listening."""
         self.driver.stimulate(self._say_goodbye)
         self.driver.poke()
+        if self.bridge is not None:
+            await self.bridge.close()
         await self.drop()
 
     async def drop(self) -> None:
@@ -139,7 +153,23 @@ class BrokerDaemon:
         self.driver.close()
         if self._time_offer is not None:
             self._time_offer.close()
+        if self.bridge is not None:
+            await self.bridge.drop()
         await self.hub.close()
+
+    def _make_bridge(self, config: BridgeConfig, keys: KeyPair, authorized: AuthorizedKeys) -> BridgeDaemon:
+        from bellwire.broker.bridge_daemon import BridgeDaemon  # its libraries are there only with bellwire[mqtt]
+
+        return BridgeDaemon(
+            config,
+            hub=self.hub,
+            endpoint=self.core,
+            driver=self.driver,
+            introducer=self._introducer,
+            keys=keys,
+            authorized=authorized,
+            report=self._report,
+        )
 
     def _offer_time(self) -> None:
         """Offer the side path of time, at the same port as everything else."""

@@ -9,7 +9,7 @@ from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.limits import MAX_PEERS
 from bellwire.protocols.messages import INTRODUCTIONS, Role, SessionIntroduction, SessionRevocation
-from bellwire.protocols.session import Loss, SessionInput, SessionState
+from bellwire.protocols.session import SessionInput, SessionState
 
 if TYPE_CHECKING:
     from bellwire.protocols.endpoint import Endpoint
@@ -69,8 +69,8 @@ class Introductions:
         if known is not None:
             self._names.pop(known.public_key, None)
         session = self._endpoint.sessions.get(peer)
-        if session is not None and session.state is not SessionState.DOWN:
-            session.step(SessionInput.SILENCE, Loss.SILENT, f"the key of {peer} is not authorized any more")
+        if session is not None:
+            session.drop(f"the key of {peer} is not authorized any more")
         for listener in self.on_revoked:
             listener(peer)
 
@@ -104,6 +104,8 @@ class Introducer:
     def __init__(self, endpoint: Endpoint, key_of: Callable[[NodeId], bytes | None]) -> None:
         self._endpoint = endpoint
         self._key_of = key_of
+        self.elsewhere: Callable[[NodeId], SessionIntroduction | None] = lambda _: None
+        """Says who a participant is that another broker has a session with (spec 1 §2.8)."""
         endpoint.introductions.on_revoked.append(self._tell_revoked)
 
     def introduce(self, sender: NodeId, receiver: NodeId) -> None:
@@ -118,11 +120,15 @@ class Introducer:
                 self._endpoint.tell(peer, SessionRevocation(node=name))
 
     def _tell(self, listener: NodeId, about: NodeId) -> None:
-        session, key = self._endpoint.sessions.get(about), self._key_of(about)
-        role = self._endpoint.role_of(about)
+        introduction = self.of(about) if self._endpoint.is_up(about) else self.elsewhere(about)
+        if introduction is not None and self._endpoint.is_up(listener):
+            self._endpoint.tell(listener, introduction)
+
+    def of(self, name: NodeId) -> SessionIntroduction | None:
+        """What the broker itself knows of a participant that has greeted it."""
+        session, key, role = self._endpoint.sessions.get(name), self._key_of(name), self._endpoint.role_of(name)
         if session is None or key is None or role is None or not session.epoch:
-            return
-        introduction = SessionIntroduction(
-            node=about, role=role, public_key=key, incarnation=session.epoch, endpoints=session.endpoints
+            return None
+        return SessionIntroduction(
+            node=name, role=role, public_key=key, incarnation=session.epoch, endpoints=session.endpoints
         )
-        self._endpoint.tell(listener, introduction)

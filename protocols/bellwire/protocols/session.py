@@ -160,6 +160,11 @@ class Session(Machine[SessionState, SessionInput]):
         """The peer is gone, by its own word or by its silence."""
         self._lost(self, loss, why)
 
+    def drop(self, why: str) -> None:
+        """Lose a peer that may not be here any more, without a word to it."""
+        if self.state is not SessionState.DOWN:
+            self.step(SessionInput.SILENCE, Loss.SILENT, why)
+
     def forget_answers(self) -> None:
         """Forget what an earlier incarnation of the peer asked."""
         self.owed.clear()

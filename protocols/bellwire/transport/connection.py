@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
@@ -21,6 +21,9 @@ from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader, bare
 
 RECONNECT_MS = 50
 RECONNECT_LIMIT_MS = 1_000
+PATIENCE_MS = 750
+"""Where there are several endpoints, one that does not answer within up to twice this is left for the next."""
+
 MAX_WAITING = 64
 """Messages that wait for a connection to stand."""
 
@@ -64,11 +67,14 @@ class ConnectionCounters:
 
 
 class Connection:
-    """A DEALER socket with CURVE to one hub. It connects again by itself, however often the hub goes away."""
+    """A DEALER socket with CURVE to one hub. It connects again by itself, however often the hub goes away.
+
+    Where several hubs have the same key (a broker and its hot standby) it goes to the next one when one is gone.
+    """
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | Sequence[str],
         keys: KeyPair,
         server_key: bytes | None,
         deliver: Callable[[NodeId, bytes], None],
@@ -79,16 +85,20 @@ class Connection:
         on_changed: Callable[[bool], None] | None = None,
         pings: Pings = PINGS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        moved: Callable[[], None] = _nothing,
     ) -> None:
-        """Make a connection to the hub at `endpoint`, whose public key (32 bytes) is `server_key`.
+        """Make a connection to the hub at `endpoint`, or to one of several there, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
         `Driver.poke`. `report` is told in one line when the hub refuses the connection. `on_changed` is told when it stands,
         when it is gone, and when an attempt at one is over. A `context` that others use too is theirs to end. Without a
         `server_key` the hub is an insecure one: nothing is encrypted, and nobody proves a name. `random` spreads the attempts
-        to connect again: of many that lose one hub, no two come back at the same time.
+        to connect again: of many that lose one hub, no two come back at the same time. `moved()` is called when it has
+        gone to another endpoint, where nothing is known of what was said at the one before.
         """
-        self.endpoint = endpoint
+        self.endpoints = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
+        self.endpoint = self.endpoints[0]
+        self.moved = moved
         self.deliver = deliver
         self.drained = drained
         self.counters = ConnectionCounters()
@@ -104,6 +114,7 @@ class Connection:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context() if context is None else context
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._send = bare_send(self._socket)
+        self._turning: asyncio.TimerHandle | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._monitor_fd = -1
         self._reader: Reader | None = None
@@ -117,8 +128,19 @@ class Connection:
         """Begin to connect, on the running loop. What is sent before the connection stands is sent when it does.
 
         Raises:
-            TransportError: when the endpoint is none.
+            TransportError: when an endpoint is none.
         """
+        for endpoint in self.endpoints[1:]:
+            with self._context.socket(zmq.DEALER) as probe:
+                probe.setsockopt(zmq.LINGER, 0)
+                self._connect(probe, endpoint)
+        self._open()
+
+    def turn(self) -> None:
+        """Go to the next endpoint, soon: the hub at this one says nothing. Does nothing when there is no other."""
+        self._turn_in(0.0)
+
+    def _open(self) -> None:
         socket = self._socket
         if self._server_key is None:
             socket.setsockopt(zmq.ROUTING_ID, self._keys.name.encode())
@@ -137,14 +159,9 @@ class Connection:
         self._monitor = socket.get_monitor_socket(_EVENTS)
         self._monitor_fd = int(self._monitor.getsockopt(zmq.FD))
         asyncio.get_running_loop().add_reader(self._monitor_fd, self._watch)
-        try:
-            socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
-            self.shut()
-            raise TransportError(
-                f"{self._keys.name} cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}"
-            ) from None
+        self._connect(socket, self.endpoint)
         self._reader = Reader(socket, self._receive, self._after_portion)
+        self._turn_in(self._spread(PATIENCE_MS) / 1_000)
         self._watch()
 
     def send(self, peer: NodeId, data: bytes) -> bool:
@@ -186,12 +203,23 @@ class Connection:
         """A time between the one given and twice that."""
         return self._random.randrange(milliseconds, 2 * milliseconds)
 
+    def _connect(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.shut()
+            reason = zmq.strerror(error.errno or 0)
+            raise TransportError(f"{self._keys.name} cannot connect to {endpoint}: {reason}") from None
+
     def shut(self) -> None:
         """Disconnect at once; what is queued is still sent while the context lasts."""
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._turning):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._turning = None
         if self._reader is not None:
             self._reader.close()
+            self._reader = None
         if self._monitor is not None:
             asyncio.get_running_loop().remove_reader(self._monitor_fd)
             self._socket.disable_monitor()
@@ -245,11 +273,16 @@ class Connection:
             self._note(int(event["event"]))
 
     def _note(self, event: int) -> None:
-        self.connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        stood, self.connected = self.connected, event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         if self.connected:
             self._waiting = 0
             self._refusals = 0
             self._reported = ""
+            if self._turning is not None:
+                self._turning.cancel()
+                self._turning = None
+        elif stood or self._turning is None:
+            self._turn_in(self._spread(RECONNECT_MS if stood else PATIENCE_MS) / 1_000)
         text = _REFUSALS.get(event)
         if text is not None:
             self._refused(event, text)
@@ -281,3 +314,21 @@ class Connection:
             if error.errno != errno.ENOENT:
                 raise
         self._socket.connect(self.endpoint)
+
+    def _turn_in(self, delay_s: float) -> None:
+        """Go to the next endpoint after a while, unless there is none or this one answers until then."""
+        if len(self.endpoints) == 1 or self._monitor is None:
+            return
+        if self._turning is not None:
+            self._turning.cancel()
+        self._turning = asyncio.get_running_loop().call_later(delay_s, self._turn)
+
+    def _turn(self) -> None:
+        self.shut()
+        self.connected = False
+        self._waiting = 0
+        self._socket = self._context.socket(zmq.DEALER)
+        self._send = bare_send(self._socket)
+        self.endpoint = self.endpoints[(self.endpoints.index(self.endpoint) + 1) % len(self.endpoints)]
+        self._open()
+        self.moved()

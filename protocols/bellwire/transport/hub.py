@@ -101,6 +101,8 @@ class Hub:
         another since either was bound: what is sent then arrives before it.
         """
         self.name = name
+        self.elsewhere: Callable[[NodeId, NodeId, bytes], ErrorCode | None] | None = None
+        """Takes `(sender, receiver, data)` for a receiver that is not bound here, or says why not: NO_ROUTE or LIMIT."""
         self.bind = bind
         self.endpoint = ""
         self.deliver = deliver
@@ -221,6 +223,29 @@ class Hub:
             return False
         return True
 
+    def forget_meetings(self, name: NodeId) -> None:
+        """Somebody elsewhere begins anew: before the next message between it and a client that one is introduced to it."""
+        self._meetings.forget(name)
+
+    def hand_over(self, sender: NodeId, receiver: NodeId, data: bytes) -> ErrorCode | None:
+        """Give a client what came from somebody elsewhere: `None`, or NO_ROUTE or LIMIT. It goes nowhere else."""
+        member = self.members.reached.get(receiver.encode())
+        if member is None:
+            return ErrorCode.NO_ROUTE
+        if self._introduce is not None:
+            self._meetings.note(sender.encode(), member.name)
+        if self._pass_on(member.origin, sender.encode(), data):
+            self.counters.relayed += 1
+            return None
+        return ErrorCode.LIMIT if member.origin else ErrorCode.NO_ROUTE
+
+    def tell_missed(self, sender: NodeId, receiver: NodeId, code: ErrorCode) -> None:
+        """Tell a client that what it sent to somebody elsewhere did not get there: NO_ROUTE or LIMIT."""
+        member = self.members.users.get(sender)
+        if member is not None and member.origin:
+            self._turn = self._clock() // TURN_NS
+            self._tell_code(member, member.origin, receiver, code)
+
     async def close(self) -> None:
         """Stop listening, having tried for a moment to send what is queued."""
         if self._context.closed:
@@ -315,7 +340,7 @@ class Hub:
             return
         receiver = members.reached.get(target) if self._relay else None
         if receiver is None:
-            self._miss(sender, origin, target)
+            self._take_elsewhere(sender, origin, target, message)
         elif not members.may_relay(sender, self._turn):
             self.counters.hasty += 1
             text = f"{sender.node} sends more than {members.limits.rate} messages per second"
@@ -331,6 +356,22 @@ class Hub:
         if self._introduce is not None:
             self._meetings.note(sender.name, receiver.name)
         return self._pass_on(receiver.origin, sender.name, message)
+
+    def _take_elsewhere(self, sender: Member, origin: bytes, target: bytes, message: zmq.Frame) -> None:
+        """Take one message for somebody who is not bound here."""
+        if self.elsewhere is None or len(target) > MAX_NODE_ID_CHARS or not target.isascii():
+            self._miss(sender, origin, target)
+            return
+        peer = NodeId(target.decode("ascii"))
+        if not self.members.may_relay(sender, self._turn):
+            self.counters.hasty += 1
+            code: ErrorCode | None = ErrorCode.LIMIT
+        else:
+            if self._introduce is not None:
+                self._meetings.note(sender.name, target)
+            code = self.elsewhere(sender.node, peer, message.bytes)
+        if code is not None:
+            self._tell_code(sender, origin, peer, code)
 
     def _take_unbound(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
         try:
@@ -395,11 +436,17 @@ class Hub:
         if len(target) > MAX_NODE_ID_CHARS or not target.isascii():
             self.counters.malformed += 1
             return
-        self.counters.unroutable += 1
         if self._relay:
-            peer = NodeId(target.decode("ascii"))
-            text = f"{peer} is not connected to {self.name}"
-            self._tell(sender, origin, ErrorCode.NO_ROUTE, text, "1 §2.3", peer)
+            self._tell_code(sender, origin, NodeId(target.decode("ascii")), ErrorCode.NO_ROUTE)
+        else:
+            self.counters.unroutable += 1
+
+    def _tell_code(self, sender: Member, origin: bytes, peer: NodeId, code: ErrorCode) -> None:
+        if code is ErrorCode.NO_ROUTE:
+            self.counters.unroutable += 1
+            self._tell(sender, origin, code, f"{peer} is not connected to {self.name}", "1 §2.3", peer)
+        else:
+            self._tell(sender, origin, code, f"too much is on its way to {peer}", "1 §2.7", peer)
 
     def _meet(self, sender: NodeId, receiver: NodeId) -> bool:
         """Have two clients introduced, what was said to them before having been sent. Returns whether there was room."""

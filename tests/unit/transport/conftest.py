@@ -191,9 +191,17 @@ class Yard:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
 
-    async def host(self, *, bind: str = ANY_PORT, relay: bool = True) -> Host:
+    async def host(
+        self,
+        *,
+        bind: str = ANY_PORT,
+        relay: bool = True,
+        epoch: int = 1_000,
+        limits: HubLimits | None = None,
+        clock: Callable[[], int] = local_time_ns,
+    ) -> Host:
         """A hub that listens."""
-        host = Host(self.keys, bind=bind, relay=relay)
+        host = Host(self.keys, bind=bind, relay=relay, epoch=epoch, limits=limits, clock=clock)
         self._open.append(host)
         await host.hub.start()
         return host

@@ -1,0 +1,113 @@
+"""Several brokers, as processes: two sites over a real MQTT broker, and a hot standby (spec 1 §2.8)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from federation import SOUTH, STANDBY, two_sites, with_standby
+from mosquitto import Mosquitto, needs_mosquitto
+from processes import prepared_processes
+
+from bellwire.client import Network, connect, initialise, measure, release
+from bellwire.protocols.errors import ErrorCode, RequestError
+from bellwire.protocols.ids import BROKER
+
+TESTBED = """
+name = "federated"
+preset = "ideal"
+direct = false
+
+[session]
+heartbeat_ms = 200
+liveness_ms = 1500
+retry_ms = 100
+
+[nodes.alice]
+model = "ideal"
+communication = 2
+storage = 2
+
+[nodes.bob]
+model = "ideal"
+communication = 2
+storage = 2
+
+[stations.hub]
+
+[links.alice-bob]
+ends = ["alice", "bob"]
+station = "hub"
+model = "ideal"
+scheme = "any"
+attempts = 1
+window_timeout_ms = 500
+report_timeout_ms = 250
+pair_lifetime_ms = 2000
+"""
+
+PATIENCE_S = 40
+UNREACHED = {ErrorCode.PEER_LOST, ErrorCode.TIMEOUT, ErrorCode.EXPIRE, ErrorCode.NORES}
+
+
+async def entangled(net: Network) -> None:
+    """Herald a pair between Alice and Bob, and see that their halves agree."""
+    pair = await net.entangle("alice", "bob", timeout_s=5)
+    ends = [await net.run(node, [measure(pair.pair_id), release(pair.pair_id)]) for node in pair.nodes]
+    assert ends[0].bits[0] ^ ends[1].bits[0] == pair.bell_state.x
+
+
+async def entangled_at_last(net: Network) -> None:
+    """Herald a pair as soon as that can be done: who was lost has to be found again first."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await entangled(net)
+            except RequestError as error:
+                if error.code not in UNREACHED:
+                    raise
+            else:
+                return
+
+
+@needs_mosquitto
+async def test_pairs_are_heralded_between_two_sites_before_and_after_an_outage_of_mqtt(tmp_path: Path) -> None:
+    """Alice, the station and the application are at north, Bob is at south. North goes on alone meanwhile."""
+    testbed = tmp_path / "testbed.toml"
+    testbed.write_text(TESTBED)
+    async with Mosquitto(tmp_path) as mosquitto:
+        prepared = two_sites(testbed, tmp_path / "state", mosquitto.url, ("bob",))
+        async with prepared_processes(prepared) as running, connect(prepared.client) as net:
+            await entangled_at_last(net)
+            await mosquitto.kill()
+            with pytest.raises(RequestError) as caught:
+                await net.entangle("alice", "bob", timeout_s=2)
+            assert caught.value.code in UNREACHED
+            await net.run("alice", [initialise("local"), measure("local"), release("local")])
+            await mosquitto.start()
+            await entangled_at_last(net)
+            await running.kill(SOUTH)
+            await running.start(SOUTH)
+            await entangled_at_last(net)
+
+
+async def test_running_exchanges_survive_kill_9_of_the_broker_when_it_has_a_standby(tmp_path: Path) -> None:
+    """One request of many pairs, during which everybody moves to the standby, and back when that is killed too."""
+    testbed = tmp_path / "testbed.toml"
+    testbed.write_text(TESTBED)
+    prepared = with_standby(testbed, tmp_path / "state")
+    async with prepared_processes(prepared) as running, connect(prepared.client) as net:
+        number, made = 300, 0
+        async with asyncio.timeout(PATIENCE_S):
+            async for pair in net.pairs("alice", "bob", number=number, timeout_s=PATIENCE_S):
+                made += 1
+                for node in pair.nodes:
+                    await net.run(node, [release(pair.pair_id)])
+                if made == number // 3:
+                    await running.kill(BROKER)
+                elif made == number // 2:
+                    await running.start(BROKER)
+                elif made == 2 * number // 3:
+                    await running.kill(STANDBY)
+        assert made == number
