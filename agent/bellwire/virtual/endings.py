@@ -6,6 +6,7 @@ from typing import Final
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.protocols.ids import NodeId
+from bellwire.protocols.messages import TimeLease
 from bellwire.protocols.session import SessionState
 from bellwire.sim.virtual import SECOND_NS, WatchedEndpoint
 from bellwire.virtual.checker import Checker
@@ -127,7 +128,11 @@ class NoLeak(Checker):
                 "qubits": sorted(brain.node.qubits.held),
                 "qubits in the world": sorted(bed.world.held(node)),
                 "gates": [*brain.gates.gates],
-                "requests of its own": [type(request).__name__ for request in brain.endpoint.asks.requests()],
+                "requests of its own": [
+                    type(request).__name__
+                    for request in brain.endpoint.asks.requests()
+                    if not isinstance(request, TimeLease)  # the lease of its time is renewed for as long as a node runs
+                ],
                 "unanswered requests": len(brain.endpoint.duties),
                 "instructions": brain.node.waiting,
             }
