@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from federation import SOUTH, STANDBY, two_sites, with_standby
 from mosquitto import Mosquitto, needs_mosquitto
 from processes import prepared_processes
 
-from bellwire.client import Network, connect, initialise, measure, release
+from bellwire.client import Network, Pair, connect, initialise, measure, release
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER
 
@@ -44,10 +46,10 @@ scheme = "any"
 attempts = 1
 window_timeout_ms = 500
 report_timeout_ms = 250
-pair_lifetime_ms = 2000
+pair_lifetime_ms = 10000
 """
 
-PATIENCE_S = 40
+PATIENCE_S = 60
 UNREACHED = {ErrorCode.PEER_LOST, ErrorCode.TIMEOUT, ErrorCode.EXPIRE, ErrorCode.NORES}
 
 
@@ -56,6 +58,14 @@ async def entangled(net: Network) -> None:
     pair = await net.entangle("alice", "bob", timeout_s=5)
     ends = [await net.run(node, [measure(pair.pair_id), release(pair.pair_id)]) for node in pair.nodes]
     assert ends[0].bits[0] ^ ends[1].bits[0] == pair.bell_state.x
+
+
+async def used(net: Network, pairs: AsyncGenerator[Pair], number: int) -> None:
+    """Take so many more pairs of a request, and give them back."""
+    for _ in range(number):
+        pair = await anext(pairs)
+        for node in pair.nodes:
+            await net.run(node, [release(pair.pair_id)])
 
 
 async def entangled_at_last(net: Network) -> None:
@@ -98,16 +108,14 @@ async def test_running_exchanges_survive_kill_9_of_the_broker_when_it_has_a_stan
     testbed.write_text(TESTBED)
     prepared = with_standby(testbed, tmp_path / "state")
     async with prepared_processes(prepared) as running, connect(prepared.client) as net:
-        number, made = 300, 0
-        async with asyncio.timeout(PATIENCE_S):
-            async for pair in net.pairs("alice", "bob", number=number, timeout_s=PATIENCE_S):
-                made += 1
-                for node in pair.nodes:
-                    await net.run(node, [release(pair.pair_id)])
-                if made == number // 3:
-                    await running.kill(BROKER)
-                elif made == number // 2:
-                    await running.start(BROKER)
-                elif made == 2 * number // 3:
-                    await running.kill(STANDBY)
-        assert made == number
+        asked = net.pairs("alice", "bob", number=100_000, timeout_s=10 * PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S), aclosing(asked) as pairs:
+            await used(net, pairs, 50)
+            await running.kill(BROKER)
+            await used(net, pairs, 50)
+            restarted = asyncio.ensure_future(running.start(BROKER))
+            while not restarted.done():  # no pair may wait for it, and expire
+                await used(net, pairs, 1)
+            await restarted
+            await running.kill(STANDBY)
+            await used(net, pairs, 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ def change(path: Path, **tables: Any) -> None:
     path.write_text(to_toml(read_toml(path) | tables))
 
 
-def free_endpoint() -> str:
-    """A loopback endpoint that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+def free_endpoints(number: int) -> list[str]:
+    """So many loopback endpoints that are free now, no two the same."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [f"tcp://127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
 
 
 def two_sites(testbed: Path, directory: Path, url: str, southern: tuple[str, ...]) -> Prepared:
@@ -37,7 +40,7 @@ def two_sites(testbed: Path, directory: Path, url: str, southern: tuple[str, ...
     prepared = prepare(testbed, directory)
     files = {part.name: part.config for part in prepared.parts}
     north_file = read_toml(files[BROKER])
-    endpoint = free_endpoint()
+    (endpoint,) = free_endpoints(1)
     generate(directory / "south-keys", BROKER, Role.BROKER)
     for folder, site, keys in (("north-sites", SOUTH, "south-keys"), ("south-sites", "north", "keys")):
         (directory / folder).mkdir()
@@ -67,7 +70,7 @@ def with_standby(testbed: Path, directory: Path) -> Prepared:
     prepared = prepare(testbed, directory)
     files = {part.name: part.config for part in prepared.parts}
     broker = read_toml(files[BROKER])
-    second, *line = (free_endpoint() for _ in range(3))
+    second, *line = free_endpoints(3)
     standby = directory / "standby.toml"
     bridge = {"network": "net", "site": "north"}
     standby.write_text(to_toml(broker | {"bind": second, "bridge": {**bridge, "bind": line[1], "standby": line[0]}}))
