@@ -53,7 +53,7 @@ class Driver:
             self.fail(error)
 
     def feed(self, stimulus: Callable[[int], object]) -> None:
-        """Call `stimulus` with the time, as `deliver` does with a frame, and as it within a transport's drain."""
+        """Call `stimulus` with the time, as `deliver` does with a frame: what comes of it leaves with the next `poke`."""
         if self._closed:
             return
         try:
