@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import zmq
 
@@ -47,10 +48,9 @@ def bare_send(socket: zmq.Socket[bytes]) -> Callable[..., object]:
     return super(zmq.Socket, socket).send
 
 
-def bare_get(socket: zmq.Socket[bytes]) -> Callable[[int], int]:
+def bare_get(socket: zmq.Socket[bytes]) -> Callable[[int], Any]:
     """A socket's `get(option)` of a plain integer, likewise."""
-    get: Callable[[int], int] = super(zmq.Socket, socket).get
-    return get
+    return super(zmq.Socket, socket).get
 
 
 class Reader:
