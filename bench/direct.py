@@ -16,7 +16,7 @@ import numpy as np
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.ids import Epoch, GateId, NodeId
 from bellwire.protocols.messages import GateDone, GateOutcome, Role
-from bellwire.shell.daemon import quickest_loop
+from bellwire.shell.daemon import keep_heap, quickest_loop
 from bellwire.transport.alarm import Alarm
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
@@ -61,6 +61,7 @@ async def _answering(keys: Path, pipe: Pipe) -> None:
     driver = Driver(core, hub.send)
     hub.follow(core)
     await hub.start()
+    keep_heap()
     pipe.send(hub.endpoint)
     asked = asyncio.Event()
     asyncio.get_running_loop().add_reader(pipe.fileno(), asked.set)
@@ -107,6 +108,7 @@ async def _asking(keys: Path, endpoint: str, rounds: int) -> list[int]:
 
         core.ask(BOB, GateOutcome(gate_id=GateId("gate"), bits=(0, 1)), local_time_ns() + 30 * SECOND_NS, answered)
 
+    keep_heap()
     core.begin(local_time_ns())
     ask()
     driver.poke()

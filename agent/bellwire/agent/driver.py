@@ -232,8 +232,10 @@ class NodeDaemon:
         self._tell(f"the backend of {self.brain.endpoint.node} is connected, with {len(listed)} qubits")
 
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
-        """A batch was answered."""
-        self._stimulate(lambda now_ns: self.node.complete(number, completions, now_ns))
+        """A batch was answered. What it sets off leaves at once: others wait for it."""
+        if self._driver is not None:
+            self._driver.feed(lambda now_ns: self.node.complete(number, completions, now_ns))
+            self._driver.poke()
 
     def claimed(self, claim: ClockClaim) -> None:
         """The hardware's own clock says what the time is."""

@@ -77,7 +77,8 @@ class SimBackend(NodeBackend):
     def submit(self, batch: Batch) -> None:
         """Send a batch to the world. Its answer comes later, or the loss of the world."""
         if self._driver is not None:
-            self._driver.stimulate(lambda now_ns: self._reach.submit(batch, now_ns))
+            self._driver.feed(lambda now_ns: self._reach.submit(batch, now_ns))
+            self._driver.poke()
 
     async def close(self) -> None:
         """Say goodbye to the world, which frees every qubit of the node."""

@@ -65,9 +65,7 @@ class Endpoint:
         self.epoch = epoch
         self.settings = settings or SessionSettings()
         self.capabilities = capabilities
-        self.endpoints: tuple[
-            str, ...
-        ] = ()  # where others may connect to, as every hello tells the broker (spec 1 §4.7)
+        self.endpoints: tuple[str, ...] = ()  # where others may connect to: told to the broker (spec 1 §4.7)
         self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()

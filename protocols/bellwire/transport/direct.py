@@ -144,7 +144,7 @@ class Direct:
         path, peer = dial.path, dial.peer
 
         def deliver(_sender: NodeId, data: bytes) -> None:
-            self.driver.stimulate(lambda now_ns: self._paths.arrive(path, peer, data, now_ns))
+            self.driver.feed(lambda now_ns: self._paths.arrive(path, peer, data, now_ns))
 
         connection = Connection(
             dial.endpoint,
@@ -182,7 +182,7 @@ class Direct:
     # Connections that others make.
 
     def _heard(self, peer: NodeId, data: bytes) -> None:
-        self.driver.stimulate(lambda now_ns: self._take(peer, data, now_ns))
+        self.driver.feed(lambda now_ns: self._take(peer, data, now_ns))
 
     def _take(self, peer: NodeId, data: bytes, now_ns: int) -> None:
         """Take a message of the listening socket. A beginning on another connection makes that one the peer's."""

@@ -44,26 +44,28 @@ class Driver:
         self.failed: asyncio.Future[None] = self._loop.create_future()
 
     def deliver(self, peer: NodeId, data: bytes) -> None:
-        """Feed one frame. What comes of it is flushed soon, or by `poke` at the end of the transport's drain."""
+        """Feed one frame. What comes of it leaves with the `poke` at the end of the transport's drain."""
         if self._closed:
             return
         try:
             self._driven.receive(peer, data, self._clock())
         except Exception as error:
             self.fail(error)
-            return
-        self._flush_soon()
 
-    def stimulate(self, stimulus: Callable[[int], object]) -> None:
-        """Call `stimulus` with the time, as `deliver` does with a frame: for completions, commands and the like."""
+    def feed(self, stimulus: Callable[[int], object]) -> None:
+        """Call `stimulus` with the time, as `deliver` does with a frame: what comes of it leaves with the next `poke`."""
         if self._closed:
             return
         try:
             stimulus(self._clock())
         except Exception as error:
             self.fail(error)
-            return
-        self._flush_soon()
+
+    def stimulate(self, stimulus: Callable[[int], object]) -> None:
+        """Call `stimulus` with the time, and flush soon what comes of it: for completions, commands and the like."""
+        self.feed(stimulus)
+        if not self._closed:
+            self._flush_soon()
 
     def poke(self) -> None:
         """Flush now: send what there is to send, call `after`, set the timer."""

@@ -412,7 +412,8 @@ class Hub:
         bound = sender.origin == origin
         if not bound:
             self._answer_to[sender.node] = origin
-        self._current = (sender, origin, "" if self._insecure else str(message.get("User-Id")))
+        # Where the sender is bound its user id was compared already, and reading one costs as much as sending a frame.
+        self._current = (sender, origin, sender.user if bound or self._insecure else str(message.get("User-Id")))
         try:
             self.deliver(sender.node, message.bytes)
         finally:

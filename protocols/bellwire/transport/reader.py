@@ -1,7 +1,7 @@
 """Reading a ZeroMQ socket from an asyncio loop, by its descriptor.
 
 The descriptor tells of changes, not of states: it is silent about messages that arrived before the last call on the socket,
-and a send can swallow its signal. So the socket is drained until it is empty, in bounded portions, and drained once more
+and a send can swallow its signal. So the socket is drained until it is empty, in bounded portions, and looked at once more
 after every batch of sends.
 """
 
@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import zmq
 
-PORTION = 256
-"""Messages taken before what they set off is flushed."""
+PORTIONS = (1, 256, 256, 256)
+"""Messages taken before what they set off is flushed: one at first, since it mostly comes alone. Then others get their turn."""
 
-ROUNDS = 4
-"""Portions taken before others on the loop get their turn."""
+_EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
 
 HWM = 2_048
 """Messages queued towards or from one peer before more are refused."""
@@ -47,6 +48,11 @@ def bare_send(socket: zmq.Socket[bytes]) -> Callable[..., object]:
     return super(zmq.Socket, socket).send
 
 
+def bare_get(socket: zmq.Socket[bytes]) -> Callable[[int], Any]:
+    """A socket's `get(option)` of a plain integer, likewise."""
+    return super(zmq.Socket, socket).get
+
+
 class Reader:
     """Drains one socket whenever there is something to drain.
 
@@ -58,6 +64,7 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._drained = drained
+        self._get = bare_get(socket)
         self._fd = int(socket.getsockopt(zmq.FD))
         self._soon: asyncio.Handle | None = None
         self._draining = False
@@ -66,10 +73,10 @@ class Reader:
         self.again()
 
     def again(self) -> None:
-        """Drain once more, soon: to be called after sends, which may have swallowed a signal."""
+        """Look once more, soon: to be called after sends, which may have swallowed a signal."""
         self._sent = True
         if self._soon is None and not self._draining:
-            self._soon = self._loop.call_soon(self._drain)
+            self._soon = self._loop.call_soon(self._look)
 
     def close(self) -> None:
         """Read no more. To be called before the socket is closed."""
@@ -78,6 +85,15 @@ class Reader:
             self._soon.cancel()
         self._draining = True  # so that nothing schedules a drain any more
         self._receive = _empty
+
+    def _look(self) -> None:
+        self._soon = None
+        if self._readable():
+            self._drain()
+
+    def _readable(self) -> bool:
+        """Whether there is something to take. If not, the descriptor will tell: an exception would cost twice as much."""
+        return bool(self._get(_EVENTS) & _POLLIN)
 
     def _drain(self) -> None:
         if self._soon is not None:
@@ -95,13 +111,13 @@ class Reader:
 
     def _portions(self) -> bool:
         """Take a few portions. Returns whether the socket was found empty after all that was sent."""
-        for _ in range(ROUNDS):
-            taken = self._receive(PORTION)
+        for portion in PORTIONS:
+            taken = self._receive(portion)
             self._sent = False
             if taken == 0:
                 return True
             self._drained()
-            if taken < PORTION and not self._sent:
+            if self._receive is _empty or (taken < portion and not self._sent) or not self._readable():
                 return True
         return False
 
