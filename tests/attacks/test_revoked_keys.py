@@ -13,8 +13,7 @@ from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.messages import ProgramResult, ProgramRun, Role, SessionError, SessionWelcome, Step
 from bellwire.protocols.messages.program import StepKind
 from bellwire.protocols.session import Loss
-from bellwire.transport.guests import MAX_CONNECTIONS
-from bellwire.transport.hub import WATCH_S
+from bellwire.transport.guests import MAX_CONNECTIONS, WATCH_S
 from bellwire.transport.keys import authorize, revoke
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ async def test_unreadable_directory_of_keys_ends_no_connection_and_is_reported_o
     alice.say("alice", b"turn")
     assert await alice.hear() == ("alice", b"turn")
     aside.rename(keys.authorized)
-    host.hub._look_at_keys()
+    host.hub._watch.look()
     assert host.reports.empty()
     assert isinstance(await alice.greet(1), SessionWelcome)
 

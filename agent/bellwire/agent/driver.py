@@ -16,6 +16,7 @@ from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.path import DirectSettings
 from bellwire.protocols.paths import Paths, serve_status
 from bellwire.protocols.time_hub import TimePart
+from bellwire.transport.addresses import host_and_port
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
 from bellwire.transport.departures import noting_departures
@@ -24,7 +25,7 @@ from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
 from bellwire.transport.standby import follow_standby
 from bellwire.transport.time_offer import TimeOffer, own_address
-from bellwire.transport.time_socket import TimeSocket, host_and_port
+from bellwire.transport.time_socket import TimeSocket
 
 BACKEND_CLOSE_S: Final = 0.5
 """How long a backend may take to close. A daemon ends within a second."""

@@ -18,14 +18,14 @@ from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
 from bellwire.protocols.time_sources import TimeSettings
 from bellwire.protocols.topics import Topics
+from bellwire.transport.addresses import host_and_port, is_loopback
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
-from bellwire.transport.hub import Hub, is_loopback
+from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, KeyPair, load_secret
 from bellwire.transport.members import BROKER_LIMITS, HubLimits
 from bellwire.transport.time_offer import TimeOffer
-from bellwire.transport.time_socket import host_and_port
 
 if TYPE_CHECKING:
     from bellwire.broker.bridge_daemon import BridgeConfig, BridgeDaemon

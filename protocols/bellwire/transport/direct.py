@@ -19,13 +19,13 @@ from bellwire.protocols.ids import NodeId
 from bellwire.protocols.path import Dial, DirectSettings
 from bellwire.protocols.paths import HELD, Paths
 from bellwire.protocols.session import SessionSettings
+from bellwire.transport.addresses import host_and_port
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import IntroducedKeys, KeyPair
 from bellwire.transport.reader import Pings
-from bellwire.transport.time_socket import host_and_port
 
 _EVERYWHERE = ("0.0.0.0", "*")
 

@@ -7,6 +7,7 @@ meanwhile, so the remote address is noted with it and compared.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -16,6 +17,9 @@ import zmq
 
 from bellwire.protocols.ids import NodeId
 from bellwire.transport.keys import KeysCapable, PublicKey
+
+WATCH_S = 0.4
+"""How often the authorized keys are read: the connections of a revoked one end within a second."""
 
 MAX_CONNECTIONS = 8
 """Connections of one key at a hub. A further one ends the oldest: a participant needs one, and two while it reconnects."""
@@ -86,6 +90,46 @@ class Guests:
             for line in guest.connections.values():
                 _hang_up(line)
         return guests
+
+
+class KeyWatch:
+    """Reads the authorized keys again and again, and has those shown out whose key is not among them any more."""
+
+    def __init__(
+        self,
+        name: NodeId,
+        guests: Guests,
+        show_out: Callable[[Guest], None],
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self._name = name
+        self._guests = guests
+        self._show_out = show_out
+        self._report = report
+        self._problem = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Begin, on the running loop."""
+        self._timer = asyncio.get_running_loop().call_later(WATCH_S, self.look)
+
+    def look(self) -> None:
+        """End the connections of keys that are not authorized any more, and have their participants shown out."""
+        self.start()
+        for guest in self._guests.revoke(self._tell):
+            self._tell(f"{self._name} ended the connections of {guest.name}: its key is not authorized any more")
+            self._show_out(guest)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tell(self, text: str) -> None:
+        """Report what may be so for long, once until there is something else to report."""
+        if self._report is not None and text != self._problem:
+            self._report(text)
+        self._problem = text
 
 
 def _line(frame: zmq.Frame) -> _Line:

@@ -8,7 +8,6 @@ client claims (spec 1 §2.3). What a client may take of the hub is bounded (spec
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 
 import zmq
@@ -22,7 +21,7 @@ from bellwire.protocols.messages import SESSION_MESSAGES, SessionError
 from bellwire.protocols.session import Loss
 from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
-from bellwire.transport.guests import Guests
+from bellwire.transport.guests import Guest, Guests, KeyWatch
 from bellwire.transport.keys import KeyPair, KeysCapable
 from bellwire.transport.meetings import Meetings
 from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
@@ -40,8 +39,6 @@ BACKLOG = 4_096
 IO_THREADS = 2
 """Threads of the library that encrypt and decrypt: one of them is busier with that than the loop is with relaying."""
 
-WATCH_S = 0.4
-"""How often the authorized keys are read: the connections of a revoked one end within a second."""
 
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
@@ -53,18 +50,6 @@ _FRAMES = 3
 
 def _nothing() -> None:
     """The default of `drained`."""
-
-
-def is_loopback(endpoint: str) -> bool:
-    """Whether an endpoint such as `tcp://127.0.0.1:7100` is reached from its own machine alone."""
-    scheme, _, address = endpoint.partition("://")
-    host = address.rpartition(":")[0].strip("[]")
-    if scheme in ("ipc", "inproc") or host in ("localhost", "lo"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Hub:
@@ -122,9 +107,7 @@ class Hub:
         self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
         self._reader: Reader | None = None
         self._guests = Guests(authorized)
-        self._report = report
-        self._problem = ""
-        self._watch: asyncio.TimerHandle | None = None
+        self._watch = KeyWatch(name, self._guests, self._show_out, report)
         self._endpoint: Endpoint | None = None
         self._name = name.encode()
         self._meetings = Meetings(self._meet)
@@ -169,7 +152,7 @@ class Hub:
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._reader = Reader(socket, self._receive, self._after_portion)
         if not self._insecure:
-            self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look_at_keys)
+            self._watch.start()
 
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""
@@ -252,8 +235,7 @@ class Hub:
             return
         if self._reader is not None:
             self._reader.close()
-        if self._watch is not None:
-            self._watch.cancel()
+        self._watch.close()
         self._gatekeeper.close()
         self._socket.close()
         await asyncio.get_running_loop().run_in_executor(None, self._context.term)
@@ -475,28 +457,16 @@ class Hub:
         error = SessionError(epoch=self._epoch, code=code, text=text, rule=rule, peer=peer)
         self._pass_on(address, self._name, self._codec.encode(error))
 
-    def _look_at_keys(self) -> None:
-        """End the connections of keys that are not authorized any more, and every session with their participants."""
-        self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._look_at_keys)
-        for guest in self._guests.revoke(self._tell_problem):
-            self._tell_problem(f"{self.name} ended the connections of {guest.name}: its key is not authorized any more")
-            member = self.members.users.get(guest.name)
-            if member is None or not member.origin or member.origin in guest.connections:
-                self._show_out(guest.name)
-        self.drained()
-
-    def _show_out(self, name: NodeId) -> None:
-        """Reach and relay to a participant no more, and lose the session with it."""
-        self.unbind(name)
+    def _show_out(self, guest: Guest) -> None:
+        """Reach and relay to a participant no more, and lose the session with it: its key is not authorized any more."""
+        member = self.members.users.get(guest.name)
+        if member is not None and member.origin and member.origin not in guest.connections:
+            return  # it is here with another key
+        self.unbind(guest.name)
         if self._endpoint is not None:
             self._endpoint.begin(local_time_ns(), f"{self.name}:keys")
-            self._endpoint.introductions.revoke(name)
-
-    def _tell_problem(self, text: str) -> None:
-        """Report what may be so for long, once until there is something else to report."""
-        if self._report is not None and text != self._problem:
-            self._report(text)
-        self._problem = text
+            self._endpoint.introductions.revoke(guest.name)
+        self.drained()
 
     def _peer_up(self, _peer: NodeId) -> None:
         self.bind_current()

@@ -29,12 +29,6 @@ Receive = Callable[[bytes, Any, int], None]
 """Takes a datagram, the address that it came from and when it arrived, on the own clock."""
 
 
-def host_and_port(endpoint: str) -> tuple[str, int]:
-    """Host and port of an endpoint such as `tcp://127.0.0.1:7100`."""
-    host, _, port = endpoint.rpartition("//")[2].rpartition(":")
-    return host.strip("[]"), int(port) if port.isdecimal() else 0
-
-
 class TimeSocket:
     """A UDP socket on the running loop. What it cannot send is lost: the exchange then goes by way of the session."""
 

@@ -12,8 +12,8 @@ from bellwire.protocols.errors import ConfigError, ErrorCode
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_PEERS
 from bellwire.protocols.messages import SessionWelcome
+from bellwire.transport.addresses import is_loopback
 from bellwire.transport.connection import MAX_WAITING, RECONNECT_MS, Connection
-from bellwire.transport.hub import is_loopback
 from bellwire.transport.members import TURN_NS, HubLimits, Members
 
 if TYPE_CHECKING:

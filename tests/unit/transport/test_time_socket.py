@@ -11,8 +11,9 @@ import pytest
 from bellwire.protocols.departures import Departure
 from bellwire.protocols.errors import TransportError
 from bellwire.protocols.time_path import Datagram
+from bellwire.transport.addresses import host_and_port
 from bellwire.transport.clock import local_time_ns
-from bellwire.transport.time_socket import TimeSocket, host_and_port
+from bellwire.transport.time_socket import TimeSocket
 
 
 async def test_datagrams_arrive_stamped_after_they_left_and_before_they_were_read() -> None:
