@@ -99,6 +99,7 @@ class Hub:
         self._names: dict[str, tuple[NodeId, bytes]] = {}
         self._addresses: dict[NodeId, bytes] = {}
         self._members: dict[bytes, bytes] = {}
+        self._greeted: set[NodeId] = set()
         self._answer_to: dict[NodeId, bytes] = {}
         self._current: tuple[NodeId, bytes] | None = None
 
@@ -146,6 +147,7 @@ class Hub:
         if self._current is None:
             raise LocalProtocolError("a client is bound while its hello is delivered, and only then", "1 §2.3")
         peer, address = self._current
+        self._greeted.add(peer)
         self._addresses[peer] = address
         self._members[peer.encode()] = address
 
@@ -155,6 +157,7 @@ class Hub:
         One that is leaving of its own will is not reached any more, but may still say goodbye to others after it has said so
         to the hub; and the hub's own goodbye reaches it.
         """
+        self._greeted.discard(peer)
         self._members.pop(peer.encode(), None)
         if not leaving:
             self._addresses.pop(peer, None)
@@ -209,14 +212,17 @@ class Hub:
         sender = self._names.get(user)
         if sender is None:
             sender = self._names[user] = (NodeId(user), user.encode())
-        if len(message) > MAX_MESSAGE_BYTES:
-            self.counters.oversize += 1
-        elif target == self._name:
-            self._deliver(sender[0], origin, message.bytes)
+        oversize = len(message) > MAX_MESSAGE_BYTES
+        self.counters.oversize += oversize
+        if target == self._name:
+            self._deliver(sender[0], origin, message.bytes)  # Whoever decodes it refuses what is too long.
         elif not self._relay:
             self.counters.unroutable += 1
         elif self._addresses.get(sender[0]) != origin:
             self._tell_ungreeted(sender[0], origin)
+        elif oversize:
+            text = f"a message of {len(message)} bytes, at most {MAX_MESSAGE_BYTES} are relayed"
+            self._tell(origin, SessionError(epoch=self._epoch, code=ErrorCode.OVERSIZE, text=text, rule="1 §3.4"))
         else:
             self._forward(sender[1], origin, target, message)
 
@@ -233,7 +239,8 @@ class Hub:
         if not bound:
             # What the owner answers goes to the connection that asked, and that is known only now.
             self.drained()
-            if self._addresses.get(sender) != origin:
+            # With a session, of another connection, the owner took it; without one, the owner has said so where it must.
+            if sender in self._greeted and self._addresses.get(sender) != origin:
                 self._tell_ungreeted(sender, origin)
 
     def _after_portion(self) -> None:
