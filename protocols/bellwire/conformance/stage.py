@@ -1,0 +1,228 @@
+"""What a case plays on: the target, the parties that the kit plays, and time."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from bellwire.conformance.catalogue import Failed, Skipped
+from bellwire.conformance.lanes import ClientLane, Delivery, HubLane, Lane
+from bellwire.conformance.party import Party
+from bellwire.conformance.target import APPLICATION, BROKER, FAR, OTHER, PEER, STATION, Folder, Process
+from bellwire.conformance.watch import FRAMES, MAP, Watch
+from bellwire.conformance.wire import Arrow, Message, NoMessage, decode
+
+T = TypeVar("T")
+
+ROLES: Final = {
+    BROKER: "broker",
+    PEER: "agent",
+    FAR: "agent",
+    STATION: "station",
+    APPLICATION: "application",
+    OTHER: "application",
+}
+_TICK_S: Final = 0.02
+_MOST_ARROWS: Final = 400
+
+
+class Stage:
+    """The target and everybody around it. Cases ask it for parties; `wait` is where time passes."""
+
+    def __init__(self, lane: Lane, folder: Folder, process: Process | None, patience_s: float) -> None:
+        self.lane = lane
+        self.folder = folder
+        self.process = process
+        self.times = folder.times
+        self.target = folder.target
+        self.patience_s = patience_s
+        self.watch = Watch()
+        self.target_epoch = 0
+        self.trace: list[Arrow] = []
+        self._parties: dict[str, Party] = {}
+        self._began_s = time.monotonic()
+        self._latest_epoch = 0
+
+    # Parties and time.
+
+    def party(self, name: str) -> Party:
+        """A participant of the present case, new in it: every case has its own incarnations."""
+        if name not in self._parties:
+            self._parties[name] = Party(self, name, ROLES[name], self.new_epoch())
+        return self._parties[name]
+
+    def again(self, name: str, *, epoch: int | None = None) -> Party:
+        """A later incarnation of a participant, which remembers nothing."""
+        self._parties[name] = Party(self, name, ROLES[name], epoch or self.new_epoch())
+        self._parties[name].clock = name == BROKER
+        return self._parties[name]
+
+    def new_epoch(self) -> int:
+        """An epoch greater than all before it."""
+        self._latest_epoch = max(self._latest_epoch + 1, time.time_ns())
+        return self._latest_epoch
+
+    @property
+    def broker(self) -> Party:
+        """The broker that the kit plays for nodes and stations."""
+        return self.party(BROKER)
+
+    @property
+    def application(self) -> Party:
+        """An application, that every target talks to."""
+        return self.party(APPLICATION)
+
+    def network_ns(self) -> int:
+        """The network's time, which is the kit's own."""
+        return time.time_ns()
+
+    def seconds(self, milliseconds: float) -> float:
+        """Seconds, as waits take them, of a time that a target is configured with."""
+        return milliseconds / 1000.0
+
+    def wait(self, look: Callable[[], T | None], within_s: float | None = None) -> T | None:
+        """Let time pass until `look` finds something, at most `within_s` (the kit's patience, when it is not given)."""
+        deadline = time.monotonic() + (self.patience_s if within_s is None else within_s)
+        while True:
+            found = look()
+            if found is not None:
+                return found
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._step(0.0)
+                return look()
+            self._step(min(left, _TICK_S))
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wait(lambda: None, seconds)
+
+    def _step(self, timeout_s: float) -> None:
+        for delivery in self.lane.receive(timeout_s):
+            self._take(delivery)
+        self._beat()
+
+    def _beat(self) -> None:
+        now_s = time.monotonic()
+        for party in self._parties.values():
+            if party.up and party.beats and now_s - party.spoke_s >= self.seconds(self.times.heartbeat_ms) * 0.7:
+                party.send("session.heartbeat")
+
+    # The wire.
+
+    def transmit(self, party: Party, receiver: str, message: Message, data: bytes) -> None:
+        """Send a message of a party."""
+        party.spoke_s = time.monotonic()
+        self._draw(Arrow(at_s=self._at_s(), sender=party.name, receiver=receiver, message=message))
+        self.lane.send(party.name, receiver, data)
+
+    def throw(self, party: Party, *frames: bytes, note: str, to: str = "") -> None:
+        """Send frames as they are, behind the frame with the name."""
+        receiver = to or self.target
+        self._draw(Arrow(at_s=self._at_s(), sender=party.name, receiver=receiver, note=note))
+        self.lane.send(party.name, receiver, *frames)
+
+    def _take(self, delivery: Delivery) -> None:
+        ours = delivery.sender == self.target
+        if len(delivery.frames) != 1:
+            self.watch.note(FRAMES, f"a transmission of {1 + len(delivery.frames)} frames")
+            return
+        data = delivery.frames[0]
+        arrow = Arrow(at_s=self._at_s(), sender=delivery.sender, receiver=delivery.receiver)
+        try:
+            message = arrow.message = decode(data)
+        except NoMessage as error:
+            arrow.note = f"no message: {error}"
+            self._draw(arrow)
+            if ours:
+                self.watch.note(MAP, f"{error} to {delivery.receiver}")
+            return
+        self._draw(arrow)
+        if ours:
+            self.watch.see(message, data, delivery.receiver)
+            epoch = message.get("epoch")
+            if message.get("type") in ("session.hello", "session.welcome") and isinstance(epoch, int):
+                self.target_epoch = max(self.target_epoch, epoch)
+        party = self._parties.get(delivery.receiver)
+        if party is not None:
+            party.take(delivery.sender, message, data)
+
+    def _draw(self, arrow: Arrow) -> None:
+        """Keep what was sent, but for heartbeats: pictures of cases are not about them."""
+        if arrow.message.get("type") != "session.heartbeat" and len(self.trace) < _MOST_ARROWS:
+            self.trace.append(arrow)
+
+    def missed(self, party: Party, what: str) -> None:
+        """Note in the picture that something was expected and did not come."""
+        self._draw(Arrow(at_s=self._at_s(), sender=self.target, receiver=party.name, note=f"expected: {what}"))
+
+    def _at_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    # The life of a case, and of the target.
+
+    def begin(self) -> None:
+        """Begin a case: new incarnations of all parties but the broker, and a target that answers.
+
+        Raises:
+            Failed: when the target does not answer.
+            BellwireError: when its process has ended.
+        """
+        broker = self._parties.get(BROKER)
+        self._parties = {BROKER: broker} if broker is not None else {}
+        self.trace = []
+        self._began_s = time.monotonic()
+        if isinstance(self.lane, HubLane):
+            known = self.broker
+            known.clock = known.greets = known.beats = True
+            known.answers.clear()
+            self.meet()
+            known.inbox.clear()
+
+    def meet(self) -> None:
+        """Wait until the target has greeted the broker, and answers it. Raises as `begin`."""
+        if self.process is not None:
+            self.process.check()
+        broker = self.broker
+        if not broker.up and self.wait(lambda: broker.up or None, 5 * self.patience_s) is None:
+            if self.process is not None:
+                self.process.check()
+            raise Failed(f"the target has not greeted the broker within {5 * self.patience_s:g} s")
+        hello = broker.hello()
+        answer = broker.maybe("session.welcome", within_s=3 * self.patience_s, request_id=hello["request_id"])
+        if answer is None:
+            broker.up = False
+            raise Failed("the target does not answer the broker's hello")
+
+    def end(self) -> None:
+        """End a case: everybody but the broker leaves, so that the target forgets them and gives up what it shared."""
+        for name, party in self._parties.items():
+            if name != BROKER:
+                party.leave()
+                if isinstance(self.lane, ClientLane):
+                    self.lane.disconnect(name)
+        self._step(0.0)
+
+    def restart(self, number: int = signal.SIGKILL) -> None:
+        """End the target's process and start it again.
+
+        Raises:
+            Skipped: when the kit has not started it.
+        """
+        if self.process is None:
+            raise Skipped("needs --start: the target has to be restarted")
+        self.process.end(number)
+        if isinstance(self.lane, HubLane):
+            self.broker.up = False
+            self._drain()
+        self.process.start()
+
+    def _drain(self) -> None:
+        """Take what the former process has sent still, so that it is not taken for the next one's."""
+        while deliveries := self.lane.receive(_TICK_S):
+            for delivery in deliveries:
+                self._take(delivery)
+        if isinstance(self.lane, HubLane):
+            self.broker.up = False
