@@ -35,6 +35,9 @@ from bellwire.protocols.node import Batch, QubitKind, failure
 
 NO_QUBIT: Final = QubitName("no-such-qubit")
 ARM_TIMEOUT_NS: Final = 50_000_000
+CLOCK_RATIO: Final = 0.9
+"""A backend's clock may run so fast: a window's time over the wall's."""
+
 LONG_TIMEOUT_NS: Final = 3_600_000_000_000
 
 
@@ -54,7 +57,7 @@ class ContractReport:
     skipped: dict[str, str]
 
 
-class _Skipped(Exception):
+class RuleSkipped(Exception):
     """A rule cannot be checked on this backend."""
 
 
@@ -102,7 +105,7 @@ class _Sink:
         self.violation = self.violation or ContractViolation(rule, text)
 
 
-class _Check:
+class BackendCheck:
     """One backend under check: its sink, its qubits, and the batches that it was given."""
 
     def __init__(
@@ -118,6 +121,7 @@ class _Check:
         self.numbers = 0
 
     async def start(self) -> None:
+        """Connect, and learn the qubits."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self.backend.connect(self.sink)
@@ -127,6 +131,7 @@ class _Check:
             raise ContractViolation("connects", text) from None
 
     async def stop(self) -> None:
+        """Close."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self.backend.close()
@@ -149,6 +154,7 @@ class _Check:
     async def answered(
         self, rule: str, answer: asyncio.Future[tuple[AnyCompletion, ...]], number: int
     ) -> tuple[AnyCompletion, ...]:
+        """Wait for a batch's answer, of so many completions."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 completions = await answer
@@ -173,21 +179,24 @@ class _Check:
         return tuple(completion.bit for completion in completions if isinstance(completion, Measured))
 
     def qubit(self) -> QubitName:
+        """A qubit."""
         return self.qubits[0][0]
 
     def two(self) -> tuple[QubitName, QubitName]:
+        """Two qubits. Raises `RuleSkipped` when there are fewer."""
         if len(self.qubits) < 2:
-            raise _Skipped("needs two qubits")
+            raise RuleSkipped("needs two qubits")
         return self.qubits[0][0], self.qubits[1][0]
 
     def arm(self, window: str, timeout_ns: int) -> Arm:
+        """Take part in a window. Raises `RuleSkipped` without a link, or a qubit for it."""
         if self.link_id is None:
-            raise _Skipped("needs a link_id")
+            raise RuleSkipped("needs a link_id")
         qubit = None
         if self.qubits:
             qubit = next((name for name, kind in self.qubits if kind is QubitKind.COMMUNICATION), None)
             if qubit is None:
-                raise _Skipped("needs a communication qubit")
+                raise RuleSkipped("needs a communication qubit")
         window_id = WindowId(f"contract-{window}")
         return Arm(window_id=window_id, link_id=self.link_id, qubit=qubit, attempts=10, timeout_ns=timeout_ns)
 
@@ -202,21 +211,21 @@ class _Check:
 # The rules. Each leaves every qubit free.
 
 
-async def _initialise_gives_0(check: _Check) -> None:
+async def _initialise_gives_0(check: BackendCheck) -> None:
     rule, qubit = "initialise-gives-0", check.qubit()
     shot = (Initialise(qubit=qubit), Measure(qubit=qubit))
     bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
     check.mostly(rule, bits, 0, "measured after initialise")
 
 
-async def _x_gives_1(check: _Check) -> None:
+async def _x_gives_1(check: BackendCheck) -> None:
     rule, qubit = "x-gives-1", check.qubit()
     shot = (Initialise(qubit=qubit), Apply(gate=Gate.X, qubits=(qubit,)), Measure(qubit=qubit))
     bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
     check.mostly(rule, bits, 1, "measured after initialise and X")
 
 
-async def _measuring_repeats(check: _Check) -> None:
+async def _measuring_repeats(check: BackendCheck) -> None:
     rule, qubit = "measuring-twice-gives-the-same", check.qubit()
     half = (Initialise(qubit=qubit), Apply(gate=Gate.H, qubits=(qubit,)), Measure(qubit=qubit), Measure(qubit=qubit))
     bits = await check.bits(rule, *(half * check.shots), Discard(qubit=qubit))
@@ -225,7 +234,7 @@ async def _measuring_repeats(check: _Check) -> None:
     )
 
 
-async def _h_gives_both(check: _Check) -> None:
+async def _h_gives_both(check: BackendCheck) -> None:
     rule, qubit = "h-gives-either", check.qubit()
     shot = (Initialise(qubit=qubit), Apply(gate=Gate.H, qubits=(qubit,)), Measure(qubit=qubit))
     bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
@@ -236,7 +245,7 @@ async def _h_gives_both(check: _Check) -> None:
     check.mostly(rule, bits, 0, "measured after H twice")
 
 
-async def _rotations_take_radians(check: _Check) -> None:
+async def _rotations_take_radians(check: BackendCheck) -> None:
     rule, qubit = "rotations-in-radians", check.qubit()
     turn = Apply(gate=Gate.RX, qubits=(qubit,), angle=3.141592653589793)
     bits = await check.bits(
@@ -245,7 +254,7 @@ async def _rotations_take_radians(check: _Check) -> None:
     check.mostly(rule, bits, 1, "measured after rx(pi)")
 
 
-async def _cx_correlates(check: _Check) -> None:
+async def _cx_correlates(check: BackendCheck) -> None:
     rule, (one, two) = "cx-makes-equal-bits", check.two()
     shot = (
         Initialise(qubit=one),
@@ -259,7 +268,7 @@ async def _cx_correlates(check: _Check) -> None:
     check.mostly(rule, [first ^ second for first, second in zip(bits[::2], bits[1::2], strict=True)], 0, "bits differ")
 
 
-async def _cz_turns_phase(check: _Check) -> None:
+async def _cz_turns_phase(check: BackendCheck) -> None:
     rule, (one, two) = "cz-turns-a-phase", check.two()
     shot = (
         Initialise(qubit=one),
@@ -274,7 +283,7 @@ async def _cz_turns_phase(check: _Check) -> None:
     check.mostly(rule, bits, 1, "measured X-basis phase after CZ")
 
 
-async def _failure_ends_batch(check: _Check) -> None:
+async def _failure_ends_batch(check: BackendCheck) -> None:
     rule = "failure-ends-the-batch"
     unknown = Measure(qubit=NO_QUBIT)
     if not check.qubits:
@@ -299,13 +308,24 @@ async def _failure_ends_batch(check: _Check) -> None:
         raise ContractViolation(rule, "what came after the failing instruction was carried out nevertheless")
 
 
-async def _discard_is_idempotent(check: _Check) -> None:
+async def _discard_is_idempotent(check: BackendCheck) -> None:
     rule, qubit = "discard-is-idempotent", check.qubit()
     await check.bits(rule, Initialise(qubit=qubit), Discard(qubit=qubit), Discard(qubit=qubit))
     await check.bits(rule, Discard(qubit=qubit))
 
 
-async def _free_qubit_is_refused(check: _Check) -> None:
+async def _discarded_are_free(check: BackendCheck) -> None:
+    rule = "discarded-qubits-are-free"
+    for _ in range(3):
+        await check.bits(rule, *(Initialise(qubit=name) for name, _ in check.qubits))
+        await check.bits(rule, *(Discard(qubit=name) for name, _ in check.qubits))
+    for name, _ in check.qubits:
+        (completion,) = await check.run(rule, Measure(qubit=name))
+        if not isinstance(completion, Failed):
+            raise ContractViolation(rule, f"{name} is held after it was discarded")
+
+
+async def _free_qubit_is_refused(check: BackendCheck) -> None:
     rule, qubit = "a-free-qubit-is-refused", check.qubit()
     await check.bits(rule, Initialise(qubit=qubit), Discard(qubit=qubit))
     for instruction in (Measure(qubit=qubit), Apply(gate=Gate.X, qubits=(qubit,))):
@@ -314,7 +334,7 @@ async def _free_qubit_is_refused(check: _Check) -> None:
             raise ContractViolation(rule, f"{type(instruction).__name__} on a qubit that nobody holds was carried out")
 
 
-async def _batches_in_order(check: _Check) -> None:
+async def _batches_in_order(check: BackendCheck) -> None:
     rule, qubit = "batches-in-order", check.qubit()
     flip, measure, reset = Apply(gate=Gate.X, qubits=(qubit,)), Measure(qubit=qubit), Initialise(qubit=qubit)
     batches: list[tuple[AnyInstruction, ...]] = []
@@ -332,7 +352,7 @@ async def _batches_in_order(check: _Check) -> None:
     check.mostly(rule, wrong, 0, "batches submitted together gave bits of another order")
 
 
-async def _arm_times_out(check: _Check) -> None:
+async def _arm_times_out(check: BackendCheck) -> None:
     rule = "arm-times-out"
     arm = check.arm("alone", ARM_TIMEOUT_NS)
     (completion,) = await check.run(rule, arm)
@@ -345,7 +365,21 @@ async def _arm_times_out(check: _Check) -> None:
         await check.bits("armed-qubit-stays-held", Initialise(qubit=arm.qubit), Discard(qubit=arm.qubit))
 
 
-async def _arm_comes_last(check: _Check) -> None:
+async def _windows_last_their_time(check: BackendCheck) -> None:
+    rule = "windows-last-their-time"
+    arm = check.arm("timed", ARM_TIMEOUT_NS)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await check.run(rule, arm)
+    lasted_ns = (loop.time() - began_s) * 1e9
+    if arm.qubit is not None:
+        await check.bits(rule, Discard(qubit=arm.qubit))
+    if lasted_ns < ARM_TIMEOUT_NS * CLOCK_RATIO:
+        text = f"a window of {ARM_TIMEOUT_NS / 1e6:g} ms that nobody else armed for ended after {lasted_ns / 1e6:.1f} ms"
+        raise ContractViolation(rule, text)
+
+
+async def _arm_comes_last(check: BackendCheck) -> None:
     rule = "arm-comes-last"
     arm = check.arm("not-last", ARM_TIMEOUT_NS)
     completions = await check.run(rule, arm, Cancel(window_id=arm.window_id))
@@ -353,7 +387,7 @@ async def _arm_comes_last(check: _Check) -> None:
         raise ContractViolation(rule, "a batch was accepted in which something follows Arm")
 
 
-async def _cancel_ends_window(check: _Check) -> None:
+async def _cancel_ends_window(check: BackendCheck) -> None:
     rule = "cancel-ends-a-window"
     arm = check.arm("cancelled", LONG_TIMEOUT_NS)
     window = check.submit(arm)
@@ -367,23 +401,24 @@ async def _cancel_ends_window(check: _Check) -> None:
         await check.bits(rule, Discard(qubit=arm.qubit))
 
 
-async def _cancel_of_unknown(check: _Check) -> None:
+async def _cancel_of_unknown(check: BackendCheck) -> None:
     rule = "cancel-of-an-unknown-window-is-done"
     (completion,) = await check.run(rule, Cancel(window_id=WindowId("contract-never-armed")))
     if not isinstance(completion, Done):
         raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
 
 
-_Rule = Callable[[_Check], Awaitable[None]]
+Rule = Callable[[BackendCheck], Awaitable[None]]
 
-_ANY: tuple[tuple[str, _Rule], ...] = (
+RULES_OF_ALL: tuple[tuple[str, Rule], ...] = (
     ("failure-ends-the-batch", _failure_ends_batch),
     ("cancel-of-an-unknown-window-is-done", _cancel_of_unknown),
     ("arm-comes-last", _arm_comes_last),
     ("arm-times-out", _arm_times_out),
+    ("windows-last-their-time", _windows_last_their_time),
     ("cancel-ends-a-window", _cancel_ends_window),
 )
-_WITH_QUBITS: tuple[tuple[str, _Rule], ...] = (
+RULES_OF_ENDS: tuple[tuple[str, Rule], ...] = (
     ("a-free-qubit-is-refused", _free_qubit_is_refused),
     ("initialise-gives-0", _initialise_gives_0),
     ("x-gives-1", _x_gives_1),
@@ -394,6 +429,7 @@ _WITH_QUBITS: tuple[tuple[str, _Rule], ...] = (
     ("cz-turns-a-phase", _cz_turns_phase),
     ("discard-is-idempotent", _discard_is_idempotent),
     ("batches-in-order", _batches_in_order),
+    ("discarded-qubits-are-free", _discarded_are_free),
 )
 
 
@@ -417,18 +453,18 @@ async def check_backend(
     Raises:
         ContractViolation: with the rule that does not hold.
     """
-    check = _Check(factory(), link_id, timeout_s, shots, error_ratio)
+    check = BackendCheck(factory(), link_id, timeout_s, shots, error_ratio)
     held: list[str] = []
     skipped: dict[str, str] = {}
     try:
         await check.start()
         held.append("connects")
-        _check_names(check)
-        for rule, run in (*(_WITH_QUBITS if check.qubits else ()), *_ANY):
+        check_names(check)
+        for rule, run in (*(RULES_OF_ENDS if check.qubits else ()), *RULES_OF_ALL):
             try:
                 await run(check)
                 held.append(rule)
-            except _Skipped as reason:
+            except RuleSkipped as reason:
                 skipped[rule] = str(reason)
             if check.sink.violation is not None:
                 raise check.sink.violation
@@ -438,7 +474,7 @@ async def check_backend(
         await check.stop()
     held.append("closes")
     if check.qubits:
-        await _close_frees(_Check(factory(), link_id, timeout_s, shots, error_ratio), check.qubits)
+        await close_frees(BackendCheck(factory(), link_id, timeout_s, shots, error_ratio), check.qubits)
         held.append("close-frees")
     if check.sink.violation is not None:
         raise check.sink.violation
@@ -446,13 +482,14 @@ async def check_backend(
     return ContractReport(held=tuple(held), skipped=skipped)
 
 
-def _check_names(check: _Check) -> None:
+def check_names(check: BackendCheck) -> None:
+    """Check that no two qubits have one name."""
     names = [name for name, _ in check.qubits]
     if len(set(names)) != len(names):
         raise ContractViolation("qubits-are-named-once", f"the qubits are {', '.join(names)}")
 
 
-async def _close_frees(check: _Check, before: tuple[tuple[QubitName, QubitKind], ...]) -> None:
+async def close_frees(check: BackendCheck, before: tuple[tuple[QubitName, QubitKind], ...]) -> None:
     """Check that a backend made anew has the same qubits, and that the one that was held before `close` is free."""
     try:
         await check.start()

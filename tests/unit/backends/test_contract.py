@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -14,10 +15,13 @@ from bellwire.protocols.instructions import (
     AnyCompletion,
     AnyInstruction,
     Apply,
+    Cancel,
     Discard,
+    Done,
     Failed,
     Gate,
     Initialise,
+    Measured,
     WindowEnded,
 )
 from bellwire.protocols.node import Batch, QubitKind
@@ -48,14 +52,22 @@ class IdealBackend(MockBackend):
         self.qubits = tuple((qubit.name, qubit.kind) for qubit in self.world.qubits(self.node))
 
     def submit(self, batch: Batch) -> None:
-        # Windows here never gather all parties, and time is made to pass at once.
-        now_ns = local_time_ns()
-        self.world.submit(self.node, batch.number, batch.instructions, now_ns)
+        # Windows here never gather all parties: they end by their time.
+        self.world.submit(self.node, batch.number, batch.instructions, local_time_ns())
+        self.tell()
+
+    def tell(self) -> None:
         deadline_ns = self.world.next_deadline_ns()
-        if deadline_ns is not None and deadline_ns < now_ns + 10**9:
-            self.world.handle_deadline(deadline_ns)
+        if deadline_ns is not None:
+            delay_s = max(0.0, (deadline_ns - local_time_ns()) / 1e9)
+            asyncio.get_running_loop().call_later(delay_s, self.pass_time, deadline_ns)
         for done in self.world.take_completions():
             self.answer(done.batch_id, done.completions)
+
+    def pass_time(self, deadline_ns: int) -> None:
+        if self._sink is not None:
+            self.world.handle_deadline(max(deadline_ns, local_time_ns()))
+            self.tell()
 
     def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         if self._sink is not None:
@@ -136,6 +148,49 @@ class TimesOutLoudly(IdealBackend):
         super().answer(number, loud)
 
 
+class FastClock(IdealBackend):
+    """Lies about its clock: no time passes for its windows."""
+
+    def tell(self) -> None:
+        deadline_ns = self.world.next_deadline_ns()
+        if deadline_ns is not None and deadline_ns < local_time_ns() + 10**9:
+            self.world.handle_deadline(deadline_ns)
+        super().tell()
+
+
+class MeasuresBeforeAsked(IdealBackend):
+    """Reports a measurement that nobody has asked for yet."""
+
+    def submit(self, batch: Batch) -> None:
+        self.answer(batch.number + 1, (Measured(bit=0),))
+        super().submit(batch)
+
+
+class IgnoresCancel(IdealBackend):
+    def submit(self, batch: Batch) -> None:
+        if isinstance(batch.instructions[0], Cancel):
+            self.answer(batch.number, (Done(),) * len(batch.instructions))
+        else:
+            super().submit(batch)
+
+
+class LeaksQubits(IdealBackend):
+    """Answers a discard, and keeps every second qubit."""
+
+    def submit(self, batch: Batch) -> None:
+        left = tuple(
+            Initialise(qubit=one.qubit) if isinstance(one, Discard) and one.qubit == "s0" else one
+            for one in batch.instructions
+        )
+        super().submit(Batch(number=batch.number, instructions=left))
+
+
+class TwoOfOneName(IdealBackend):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qubits = (*self.qubits, self.qubits[0])
+
+
 SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (NeverConnects, "connects"),
     (AnswersTwice, "answered-once"),
@@ -145,6 +200,11 @@ SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (RefusesFreeDiscards, "discard-is-idempotent"),
     (FlipsPhases, "x-gives-1"),
     (TimesOutLoudly, "arm-times-out"),
+    (FastClock, "windows-last-their-time"),
+    (MeasuresBeforeAsked, "answered-once"),
+    (IgnoresCancel, "cancel-ends-a-window"),
+    (LeaksQubits, "discarded-qubits-are-free"),
+    (TwoOfOneName, "qubits-are-named-once"),
 ]
 
 
@@ -163,7 +223,8 @@ async def test_check_backend_of_sound_station_checks_windows_alone() -> None:
 
 async def test_check_backend_without_a_link_skips_windows() -> None:
     report = await check_backend(IdealBackend)
-    assert set(report.skipped) == {"arm-comes-last", "arm-times-out", "cancel-ends-a-window"}
+    windows = {"arm-comes-last", "arm-times-out", "cancel-ends-a-window", "windows-last-their-time"}
+    assert set(report.skipped) == windows
     assert set(report.skipped.values()) == {"needs a link_id"}
 
 
