@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint model mutants traces bench wheels compose-test clean
+.PHONY: help demo test lint model mutants faults traces bench wheels compose-test clean
 .NOTPARALLEL:
 
 help: ## Show this.
@@ -31,6 +31,9 @@ model: $(BIN)/python ## Check the formal models with spin. Needs spin and gcc; A
 
 mutants: $(VENV)/.installed ## Break the protocol code on purpose, and see which checker of simnet notices each fault.
 	@$(BIN)/python tests/mutation/run.py $(ARGS)
+
+faults: $(VENV)/.installed-test ## Break agents, stations and brokers on purpose, and see which cases of the conformance kit notice each fault.
+	@$(BIN)/python tests/conformance/run.py $(ARGS)
 
 traces: $(VENV)/.installed ## See whether seeds have the same traces on every supported Python that is found here.
 	@$(BIN)/python tests/simulation/traces.py $(ARGS)

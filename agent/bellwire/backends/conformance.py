@@ -63,7 +63,11 @@ _ENDS_ONLY: Final = frozenset(name for name, _ in RULES_OF_ENDS)
 _CASES: Final = (
     ("01", "connects", "The backend tells the node when it is connected, with its qubits, all of them free"),
     ("02", "answered-once", "answers each batch once, as a whole, with one completion for each instruction"),
-    ("03", "batches-in-order", "The backend MUST carry out the batches of a node in the order in which they were given"),
+    (
+        "03",
+        "batches-in-order",
+        "The backend MUST carry out the batches of a node in the order in which they were given",
+    ),
     ("04", "failure-ends-the-batch", "what follows is not carried out and is answered with `failed` too"),
     ("05", "arm-comes-last", "`arm` may only come last in its batch, which is answered when the window has ended"),
     ("06", "a-free-qubit-is-refused", "`apply` and `measure` on a qubit that is not held fail."),
@@ -124,7 +128,7 @@ async def check_cases(
     *,
     timeout_s: float = TIMEOUT_S,
 ) -> list[Result]:
-    """Run cases, each on a backend that `factory` makes anew; `link` is one to check windows on, and nobody else may arm for it.
+    """Run cases, each on a backend that `factory` makes anew; nobody else may arm for windows of `link` meanwhile.
 
     Raises:
         BackendError: when the backend cannot be made.
@@ -176,7 +180,9 @@ def _context(name: str, config: Path | None) -> tuple[BackendContext, LinkId | N
             table = content["backend"]
             options, links = table.get("options", {}), list(content.get("links", {}))
         except (KeyError, TypeError, AttributeError):
-            raise ConfigError(f"{config}: is no agent's nor station's file: it needs secret_key and [backend]") from None
+            raise ConfigError(
+                f"{config}: is no agent's nor station's file: it needs secret_key and [backend]"
+            ) from None
         if table.get("name") != name:
             raise ConfigError(f"{config}: is of the backend {table.get('name')!r}, expected {name!r}")
         keys = load_secret(secret)

@@ -200,6 +200,11 @@ class BackendCheck:
         window_id = WindowId(f"contract-{window}")
         return Arm(window_id=window_id, link_id=self.link_id, qubit=qubit, attempts=10, timeout_ns=timeout_ns)
 
+    def done(self, rule: str, completion: AnyCompletion) -> None:
+        """Check that a `Cancel` was answered with `Done`."""
+        if not isinstance(completion, Done):
+            raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+
     def mostly(self, rule: str, bits: Sequence[int], expected: int, what: str) -> None:
         """Check that all bits but a few are as expected."""
         wrong = sum(bit != expected for bit in bits)
@@ -375,7 +380,9 @@ async def _windows_last_their_time(check: BackendCheck) -> None:
     if arm.qubit is not None:
         await check.bits(rule, Discard(qubit=arm.qubit))
     if lasted_ns < ARM_TIMEOUT_NS * CLOCK_RATIO:
-        text = f"a window of {ARM_TIMEOUT_NS / 1e6:g} ms that nobody else armed for ended after {lasted_ns / 1e6:.1f} ms"
+        text = (
+            f"a window of {ARM_TIMEOUT_NS / 1e6:g} ms that nobody else armed for ended after {lasted_ns / 1e6:.1f} ms"
+        )
         raise ContractViolation(rule, text)
 
 
@@ -392,8 +399,7 @@ async def _cancel_ends_window(check: BackendCheck) -> None:
     arm = check.arm("cancelled", LONG_TIMEOUT_NS)
     window = check.submit(arm)
     (completion,) = await check.run(rule, Cancel(window_id=arm.window_id))
-    if not isinstance(completion, Done):
-        raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+    check.done(rule, completion)
     (ended,) = await check.answered(rule, window, 1)
     if not isinstance(ended, WindowEnded) or ended.attempts != 0:
         raise ContractViolation(rule, f"a window cancelled before it began was answered with {ended}")
@@ -404,8 +410,7 @@ async def _cancel_ends_window(check: BackendCheck) -> None:
 async def _cancel_of_unknown(check: BackendCheck) -> None:
     rule = "cancel-of-an-unknown-window-is-done"
     (completion,) = await check.run(rule, Cancel(window_id=WindowId("contract-never-armed")))
-    if not isinstance(completion, Done):
-        raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+    check.done(rule, completion)
 
 
 Rule = Callable[[BackendCheck], Awaitable[None]]

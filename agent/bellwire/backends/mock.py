@@ -66,7 +66,9 @@ class MockBackend(NodeBackend):
         self._unanswered: deque[Batch] = deque()
         self._scripts: dict[type[Instruction], deque[AnyCompletion]] = {}
         self._arrived: list[tuple[int, asyncio.Future[None]]] = []
-        self._heralds = {link: None if state == NO_HERALD else BellState(state) for link, state in (windows or {}).items()}
+        self._heralds = {
+            link: None if state == NO_HERALD else BellState(state) for link, state in (windows or {}).items()
+        }
         self._windows: dict[WindowId, tuple[int, asyncio.TimerHandle]] = {}
 
     # What the agent calls.

@@ -10,7 +10,16 @@ from typing import Any, Final
 
 from bellwire.protocols.errors import ConfigError
 
-CHAPTERS: Final = {"CORE": "1", "SESS": "1", "LINK": "2", "HRLD": "2", "PAIR": "2", "HARD": "2", "GATE": "3", "PROG": "3"}
+CHAPTERS: Final = {
+    "CORE": "1",
+    "SESS": "1",
+    "LINK": "2",
+    "HRLD": "2",
+    "PAIR": "2",
+    "HARD": "2",
+    "GATE": "3",
+    "PROG": "3",
+}
 """The chapter of the specification that the cases of a family are about."""
 
 _ID: Final = re.compile(r"(?P<family>[A-Z]{4})-(?P<section>\d+(?:\.\d+)*)-\d\d")
@@ -116,9 +125,7 @@ class Section:
     ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
         def add(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
             title = (run.__doc__ or "").strip().split("\n")[0]
-            case = Case(
-                id=case_id, level=level, requirement=requirement, roles=roles, title=title, run=run, last=last
-            )
+            case = Case(id=case_id, level=level, requirement=requirement, roles=roles, title=title, run=run, last=last)
             self.cases.append(case)
             return run
 

@@ -22,29 +22,40 @@ PANEL = "Check an implementation"
 @app.command("conformance", rich_help_panel=PANEL)
 def conformance(
     cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASE …]", help="Ids (SESS-4.1-01), sections (SESS-4.1), families (SESS).")
+        list[str] | None,
+        typer.Argument(metavar="[CASE …]", help="Ids (SESS-4.1-01), sections (SESS-4.1), families (SESS)."),
     ] = None,
     role: Annotated[str, typer.Option("--role", help="What the target is: node, station or broker.")] = "",
     backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Check an installed backend instead.")] = "",
     target: Annotated[
-        str, typer.Option("--target", metavar="ENDPOINT", help="Where the broker is; for others, where the kit listens.")
+        str,
+        typer.Option("--target", metavar="ENDPOINT", help="Where the broker is; for others, where the kit listens."),
     ] = "",
     keys: Annotated[
-        Path | None, typer.Option("--keys", metavar="DIR", help="Folder of the kit's keys, and of what targets are told.")
+        Path | None,
+        typer.Option("--keys", metavar="DIR", help="Folder of the kit's keys, and of what targets are told."),
     ] = None,
     start: Annotated[
         str,
-        typer.Option("--start", metavar="'COMMAND'", help="Start the target so: {dir}, {keys}, {endpoint}, {name} are filled in."),
+        typer.Option(
+            "--start", metavar="'COMMAND'", help="Start the target so: {dir}, {keys}, {endpoint}, {name} are filled in."
+        ),
     ] = "",
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="With --backend: the agent's or station's own file.")
     ] = None,
-    prepare: Annotated[bool, typer.Option("--prepare", help="Only make keys and settings in --keys, and leave.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only make keys and settings in --keys, and leave.")
+    ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
-    coverage: Annotated[bool, typer.Option("--coverage", help="With --list: which sentences with MUST they cite.")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="With --list: which sentences with MUST they cite.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which cases would be run, and run none.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A SHOULD that does not hold fails too.")] = False,
-    scale: Annotated[float, typer.Option("--scale", min=0.1, max=1000.0, help="So many times longer times, for slow targets.")] = 1.0,
+    scale: Annotated[
+        float, typer.Option("--scale", min=0.1, max=1000.0, help="So many times longer times, for slow targets.")
+    ] = 1.0,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page, with diagrams of what failed.")

@@ -24,7 +24,8 @@ tr:nth-child(even) { background: #8881; } .pass { color: #197a35; } .fail { colo
 .skip { color: #8a6100; } .informational { color: #00639b; } section { margin: 2em 0; border-top: 1px solid #8886; }
 blockquote { border-left: 3px solid #8886; margin: .5em 0; padding-left: 1em; } svg { max-width: 100%; height: auto; }
 svg text { font: 12px ui-monospace, monospace; fill: currentColor; } svg .missed text { fill: #b3261e; }
-svg line { stroke: currentColor; } svg .life { stroke-dasharray: 3 4; opacity: .4; } svg .missed line { stroke: #b3261e; stroke-dasharray: 6 4; }
+svg line { stroke: currentColor; } svg .life { stroke-dasharray: 3 4; opacity: .4; }
+svg .missed line { stroke: #b3261e; stroke-dasharray: 6 4; }
 :root { color-scheme: light dark; }
 """
 

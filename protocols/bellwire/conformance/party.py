@@ -69,7 +69,13 @@ class Party:
     def hello(self, **fields: Any) -> Message:
         """Send a hello, with this party's role and version unless `fields` say otherwise."""
         beat_ns = round(self.stage.times.heartbeat_ms * 1e6)
-        known = {"versions": [VERSION], "role": self.role, "capabilities": [], "heartbeat_ns": beat_ns, "peer_epoch": 0}
+        known: Message = {
+            "versions": [VERSION],
+            "role": self.role,
+            "capabilities": [],
+            "heartbeat_ns": beat_ns,
+            "peer_epoch": 0,
+        }
         return self.send("session.hello", **(known | fields))
 
     def welcome(self, hello: Message, /, **fields: Any) -> Message:

@@ -18,7 +18,9 @@ _COUNT = itertools.count(1)
 class Link:
     """The link `kit-link`: its primary is the kit's, and the target is its other end, or its station."""
 
-    def __init__(self, stage: Stage, *, create_id: str = "", window_id: str = "", application: str = APPLICATION) -> None:
+    def __init__(
+        self, stage: Stage, *, create_id: str = "", window_id: str = "", application: str = APPLICATION
+    ) -> None:
         self.stage = stage
         self.station_target = stage.folder.role is Role.STATION
         self.primary = stage.party(PEER)
@@ -45,7 +47,7 @@ class Link:
 
     def add(self, **fields: Any) -> Message:
         """Offer the request to the target, and give its answer."""
-        known = {
+        known: Message = {
             "link_id": LINK,
             "create_id": self.create_id,
             "number": 10,
@@ -60,7 +62,7 @@ class Link:
 
     def window(self, **fields: Any) -> dict[str, Any]:
         """The fields of a `herald.open` of the window."""
-        known = {
+        known: Message = {
             "link_id": LINK,
             "window_id": self.window_id,
             "create_id": self.create_id,
@@ -85,7 +87,7 @@ class Link:
 
     def report(self, *, attempt: int = ATTEMPTS, bell_state: str | None = "psi+", **fields: Any) -> Message:
         """Report on the window as the station would, and give the target's answer."""
-        known = {"link_id": LINK, "window_id": self.window_id, "attempt": attempt, "bell_state": bell_state}
+        known: Message = {"link_id": LINK, "window_id": self.window_id, "attempt": attempt, "bell_state": bell_state}
         return self.stage.party(STATION).ask("herald.report", **(known | fields))
 
     def herald(self, **fields: Any) -> None:
@@ -97,7 +99,7 @@ class Link:
     def claim(self, **fields: Any) -> dict[str, Any]:
         """The fields of a `pair.confirm` of the pair."""
         self.expires_ns = self.stage.network_ns() + round(self.stage.times.pair_lifetime_ms * 1e6)
-        known = {
+        known: Message = {
             "link_id": LINK,
             "pair_id": self.pair_id,
             "create_id": self.create_id,
@@ -136,7 +138,7 @@ def create(stage: Stage, **fields: Any) -> Message:
     application = stage.application
     if not application.up:
         application.greet()
-    known = {"peer": FAR, "number": 1, "min_fidelity": 0.0, "max_time_ns": 10 * SECOND_NS, "purpose_id": 3}
+    known: Message = {"peer": FAR, "number": 1, "min_fidelity": 0.0, "max_time_ns": 10 * SECOND_NS, "purpose_id": 3}
     return application.ask("link.create", **(known | {"priority": 0, "request_type": "K"} | fields))
 
 
@@ -170,7 +172,7 @@ def ready(stage: Stage, at_far: Message, at_station: Message) -> None:
 
 def reported(stage: Stage, window_id: str, *, attempt: int = ATTEMPTS, bell_state: str | None = "psi+") -> Message:
     """Report on a window that the target leads."""
-    fields = {"link_id": LEAD, "window_id": window_id, "attempt": attempt, "bell_state": bell_state}
+    fields: Message = {"link_id": LEAD, "window_id": window_id, "attempt": attempt, "bell_state": bell_state}
     return stage.party(STATION).ask("herald.report", **fields)
 
 

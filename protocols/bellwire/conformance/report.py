@@ -125,4 +125,6 @@ def coverage_line(rows: Sequence[dict[str, Any]]) -> str:
     cited = sum(bool(row["cases"]) for row in rows)
     excused = sum(bool(row["untestable"]) and not row["cases"] for row in rows)
     bare = len(rows) - cited - excused
-    return f"{len(rows)} sentences with MUST: {cited} cited by cases, {excused} not testable from outside, {bare} missing"
+    return (
+        f"{len(rows)} sentences with MUST: {cited} cited by cases, {excused} not testable from outside, {bare} missing"
+    )

@@ -68,7 +68,7 @@ def open_stage(
     scale: float = 1.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Stage]:
-    """A stage for a target: the kit listens (nodes and stations) or connects (brokers), and starts the target if it is told how.
+    """A stage for a target: the kit listens (nodes, stations) or connects (brokers), and starts the target if told how.
 
     `folder` holds the keys; without one, they are made for this run and thrown away. `scale` makes all times longer.
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bellwire.conformance.catalogue import Case
+from bellwire.conformance.catalogue import Case, Level
 
 _HEADING = re.compile(r"^#{1,4} (\d+(?:\.\d+)*) .+$", re.MULTILINE)
 _OBLIGED = re.compile(r"\b(?:MUST|REQUIRED|SHALL)\b")
@@ -64,7 +64,8 @@ def section(rule: str) -> str:
 def obligations() -> tuple[Obligation, ...]:
     """Every sentence and every row of a table with a MUST in it, in order."""
     found = []
-    for chapter, text in chapters().items():
+    everything = {"README": (folder() / "README.md").read_text(encoding="utf-8")} | chapters()
+    for chapter, text in everything.items():
         bare = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         number = ""
         for block in re.split(r"\n\n|\n(?=#|\||\* |\d\. )", bare):
@@ -73,7 +74,9 @@ def obligations() -> tuple[Obligation, ...]:
                 number = head[1]
             lines = [block] if block.lstrip().startswith("|") else _SENTENCE_END.split(block)
             found += [
-                Obligation(rule=f"{chapter} §{number}", text=plain(line)) for line in lines if _OBLIGED.search(line)
+                Obligation(rule=f"{chapter} §{number}" if number else chapter, text=plain(line))
+                for line in lines
+                if _OBLIGED.search(line)
             ]
     return tuple(found)
 
@@ -85,11 +88,12 @@ def untestable() -> dict[str, str]:
 
 
 def cited(obligation: Obligation, cases: Iterable[Case]) -> list[str]:
-    """The ids of the cases whose requirement is in an obligation, or has it in itself."""
+    """The ids of the cases whose requirement quotes an obligation, with its MUST."""
     found = []
     for case in cases:
         quote = plain(case.requirement)
-        if case.rule == obligation.rule and (quote in obligation.text or obligation.text in quote):
+        bound = case.level is Level.MUST and _OBLIGED.search(quote) is not None
+        if bound and case.rule == obligation.rule and (quote in obligation.text or obligation.text in quote):
             found.append(case.id)
     return found
 

@@ -183,18 +183,22 @@ class Stage:
 
     def meet(self) -> None:
         """Wait until the target has greeted the broker, and answers it. Raises as `begin`."""
-        if self.process is not None:
-            self.process.check()
         broker = self.broker
-        if not broker.up and self.wait(lambda: broker.up or None, 5 * self.patience_s) is None:
-            if self.process is not None:
-                self.process.check()
+        greeting = not broker.up or any(message.get("type") == "session.hello" for _, _, message in broker.inbox)
+        if self.wait(self._greeted, 5 * self.patience_s) is None:
             raise Failed(f"the target has not greeted the broker within {5 * self.patience_s:g} s")
         hello = broker.hello()
         answer = broker.maybe("session.welcome", within_s=3 * self.patience_s, request_id=hello["request_id"])
         if answer is None:
             broker.up = False
             raise Failed("the target does not answer the broker's hello")
+        while greeting and broker.maybe("session.hello", within_s=self.patience_s / 20) is not None:
+            pass  # Those that look for the shortest round trip (1 §4.1), each when the one before is answered.
+
+    def _greeted(self) -> bool | None:
+        if self.process is not None:
+            self.process.check()
+        return self.broker.up or None
 
     def end(self) -> None:
         """End a case: everybody but the broker leaves, so that the target forgets them and gives up what it shared."""

@@ -21,6 +21,13 @@ SAME_OCTETS = "SESS-4.4-02"
 WINDOW_IDS = "CORE-3.3-01"
 
 
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
+"""JSON Schema, but for integers: 1.0 is none in MessagePack (spec 1 §3.1)."""
+
+
 class Watch:
     """Keeps what was seen of a target, and which rules it broke: the case's id with what came."""
 
@@ -49,7 +56,7 @@ class Watch:
             self.note(EVERY_FIELD, f"{kind} without {', '.join(missing)}")
         validator = self._validators.get(str(kind))
         if validator is None:
-            validator = self._validators[str(kind)] = jsonschema.Draft202012Validator(schema)
+            validator = self._validators[str(kind)] = Validator(schema)
         error = jsonschema.exceptions.best_match(validator.iter_errors(message))
         if error is not None:
             self.note(BOUNDS, f"{kind}: {error.json_path}: {error.message[:200]}")

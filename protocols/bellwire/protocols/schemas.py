@@ -63,8 +63,9 @@ def _tidy(node: Any) -> Any:
         name: {key: _tidy(each) for key, each in value.items()} if name == "properties" else _tidy(value)
         for name, value in kept.items()
     }
-    if isinstance(tidied.get("pattern"), str):
-        tidied["pattern"] = tidied["pattern"].replace(r"\Z", "$").replace(r"\-", "-")
+    pattern = tidied.get("pattern")
+    if isinstance(pattern, str):
+        tidied["pattern"] = pattern.replace(r"\Z", "$").replace(r"\-", "-")
     return tidied
 
 

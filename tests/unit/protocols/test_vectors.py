@@ -28,7 +28,7 @@ SCHEMAS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (
 
 
 def octets(vector: dict[str, Any]) -> bytes:
-    return bytes.fromhex(vector["hex"]) + b"\0" * vector.get("pad", 0)
+    return bytes.fromhex(vector["hex"]) + bytes(int(vector.get("pad", 0)))
 
 
 def of_kind(kind: str, has: str) -> list[dict[str, Any]]:

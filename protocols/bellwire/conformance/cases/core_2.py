@@ -130,7 +130,9 @@ def not_decoded(stage: Stage) -> None:
         raise Failed("the message was changed on its way")
 
 
-@section.must("CORE-2.3-06", "When a broker loses the session with a participant (§4.5, §4.6) it relays to it no more.", BROKER)
+@section.must(
+    "CORE-2.3-06", "When a broker loses the session with a participant (§4.5, §4.6) it relays to it no more.", BROKER
+)
 def lost_receiver(stage: Stage) -> None:
     """Nothing is relayed to a participant that has said goodbye to the broker."""
     peer, application = greeted(stage, PEER, APPLICATION)
@@ -151,9 +153,7 @@ def routing_id(stage: Stage) -> None:
         raise Failed(f"{PEER} with the routing id {OTHER} got what was meant for {OTHER}")
 
 
-@section.must(
-    "CORE-2.3-08", "What is sent to a name goes to the connection that it is bound to.", BROKER
-)
+@section.must("CORE-2.3-08", "What is sent to a name goes to the connection that it is bound to.", BROKER)
 def bound_anew(stage: Stage) -> None:
     """After a hello on a new connection, messages arrive there."""
     peer, application = greeted(stage, PEER, APPLICATION)

@@ -43,7 +43,10 @@ def maps(stage: Stage) -> None:
 
 
 @section.must(
-    "CORE-3.1-02", "A sender MUST write every field of a message, those with a default value too.", ON_THE_WIRE, last=True
+    "CORE-3.1-02",
+    "A sender MUST write every field of a message, those with a default value too.",
+    ON_THE_WIRE,
+    last=True,
 )
 def every_field(stage: Stage) -> None:
     """Everything that the target sent had every field of its type."""
@@ -75,7 +78,12 @@ def defaults(stage: Stage) -> None:
 def no_map(stage: Stage) -> None:
     """An array, a number and no octets at all are refused as MALFORMED."""
     application = stage.application
-    for data, note in ((b"\x91\xc0", "an array"), (b"\x07", "a number"), (b"", "no octets"), (b"\xc1", "no MessagePack")):
+    for data, note in (
+        (b"\x91\xc0", "an array"),
+        (b"\x07", "a number"),
+        (b"", "no octets"),
+        (b"\xc1", "no MessagePack"),
+    ):
         stage.throw(application, data, note=note)
         application.expect("session.error", code="MALFORMED", request_id=0)
 
@@ -115,7 +123,9 @@ def integers(stage: Stage) -> None:
     malformed(stage, hello(stage.application, heartbeat_ns=1e9))
     malformed(stage, hello(stage.application, versions=[True]))
     sent = hello(stage.application)
-    data = encode(sent | {"versions": [1]}).replace(b"\xa8versions\x91\x01", b"\xa8versions\x91\xcf" + (1).to_bytes(8, "big"))
+    data = encode(sent | {"versions": [1]}).replace(
+        b"\xa8versions\x91\x01", b"\xa8versions\x91\xcf" + (1).to_bytes(8, "big")
+    )
     stage.throw(stage.application, data, note="session.hello with 1 in eight octets")
     stage.application.expect("session.welcome", request_id=sent["request_id"])
 
@@ -247,7 +257,9 @@ def not_served(stage: Stage) -> None:
     application.refused("UNKNOWN_TYPE", "link.err", create_id="x", code="OTHER", text="")
 
 
-@section.must("CORE-3.5-05", "If any of the common numbers is out of bounds all of them are taken to be 0.", ON_THE_WIRE)
+@section.must(
+    "CORE-3.5-05", "If any of the common numbers is out of bounds all of them are taken to be 0.", ON_THE_WIRE
+)
 def numbers_out_of_bounds(stage: Stage) -> None:
     """The refusal of a message with an epoch of 2^63 carries no numbers."""
     application = stage.application

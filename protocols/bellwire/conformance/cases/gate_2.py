@@ -123,7 +123,11 @@ def reserved(stage: Stage) -> None:
     gate.refused("REJECTED", gate_id="another", qubit="other")
 
 
-@section.must("GATE-2.2-07", "Otherwise it reserves its half, `qubit` is in use by the gate, and it answers with `gate.ready`.", NODE)
+@section.must(
+    "GATE-2.2-07",
+    "Otherwise it reserves its half, `qubit` is in use by the gate, and it answers with `gate.ready`.",
+    NODE,
+)
 def prepared(stage: Stage) -> None:
     """The target is ready, and its qubit is in use."""
     gate = Asked(stage)
@@ -351,7 +355,9 @@ def refused(stage: Stage) -> None:
     busy(stage, False)
 
 
-@section.must("GATE-2.3-07", "When an end is done its `qubit` can be used again; the source answers the application", NODE)
+@section.must(
+    "GATE-2.3-07", "When an end is done its `qubit` can be used again; the source answers the application", NODE
+)
 def source_sequential(stage: Stage) -> None:
     """A sequential gate of the source: its bit, then the target's, and the application hears that it is done."""
     gate = Led(stage)
@@ -409,7 +415,9 @@ def lost_while_awaiting(stage: Stage) -> None:
     gate.result("indeterminate", "PEER_LOST")
 
 
-@section.must("GATE-2.4-06", "An outcome that gets no answer by then, or is refused, makes the gate INDETERMINATE.", NODE)
+@section.must(
+    "GATE-2.4-06", "An outcome that gets no answer by then, or is refused, makes the gate INDETERMINATE.", NODE
+)
 def outcome_refused(stage: Stage) -> None:
     """A gate whose outcome the target refuses is indeterminate."""
     gate = Led(stage)
@@ -428,7 +436,9 @@ def silent(stage: Stage) -> None:
         raise Failed(f"the gate ended before its deadline: {brief(result)}")
 
 
-@section.must("PAIR-4.1-12", "If the secondary uses the pair towards the primary (3 §2.2) before its answer has come", NODE)
+@section.must(
+    "PAIR-4.1-12", "If the secondary uses the pair towards the primary (3 §2.2) before its answer has come", NODE
+)
 def used_before_answer(stage: Stage) -> None:
     """A gate of the secondary's over a pair that it has not answered for says that it has confirmed it."""
     _, _, claim = offered(stage)

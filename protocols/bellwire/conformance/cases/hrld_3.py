@@ -40,7 +40,9 @@ def one_at_a_time(stage: Stage) -> None:
     stage.party(FAR).never("herald.open", during_s=stage.patience_s / 12, create_id=create_id)
 
 
-@section.must("HRLD-3.1-03", "Requests are served by falling `priority`, equal ones in the order in which they came.", NODE)
+@section.must(
+    "HRLD-3.1-03", "Requests are served by falling `priority`, equal ones in the order in which they came.", NODE
+)
 def by_priority(stage: Stage) -> None:
     """Of two requests that wait for the one qubit, the one of higher priority is served first."""
     _, at_far, at_station = lead(stage, priority=1)
@@ -59,7 +61,9 @@ def by_priority(stage: Stage) -> None:
         raise Failed(f"expected a window for {waiting[6]}, of priority 6, before {again}; came: {brief(nxt)}")
 
 
-@section.must("HRLD-3.1-04", "If any of the two refuses or does not answer, the primary aborts the window (§3.5).", NODE)
+@section.must(
+    "HRLD-3.1-04", "If any of the two refuses or does not answer, the primary aborts the window (§3.5).", NODE
+)
 def refused_by_station(stage: Stage) -> None:
     """A window that the station refuses is closed at the secondary; so is one that the station does not answer."""
     _, at_far, at_station = lead(stage)
@@ -76,7 +80,9 @@ def start_on_network_time(stage: Stage) -> None:
     after = stage.network_ns()
     slack = round(0.1 * SECOND_NS)
     if not before - slack <= at_far["start_ns"] <= after + SECOND_NS:
-        raise Failed(f"expected start_ns between {before} and {after} on the network's clock; came: {at_far['start_ns']}")
+        raise Failed(
+            f"expected start_ns between {before} and {after} on the network's clock; came: {at_far['start_ns']}"
+        )
 
 
 # The station.
@@ -152,7 +158,9 @@ def station_reports_until(stage: Stage) -> None:
     far.never("herald.report", fresh=False, during_s=stage.patience_s / 4)
 
 
-@section.must("HRLD-3.4-04", "| answered-one, answered-last | an end has answered the report, or its time is over", STATION)
+@section.must(
+    "HRLD-3.4-04", "| answered-one, answered-last | an end has answered the report, or its time is over", STATION
+)
 def station_waits_for_both(stage: Stage) -> None:
     """One end's answer does not end the report to the other; when both have answered, the window is forgotten."""
     link = Link(stage)
@@ -234,6 +242,7 @@ def open_already(stage: Stage) -> None:
     link.open()
     link.primary.refused("PROTOCOL", "herald.open", **link.window())
     link.report(attempt=0, bell_state=None)
+    needs_ready(link.primary.ask("herald.open", **link.window(window_id=link.new_window())))
     link.primary.refused("PROTOCOL", "herald.open", **link.window())
 
 
@@ -278,7 +287,11 @@ def waits_and_closed(stage: Stage) -> None:
     link.primary.expect("session.error", code="EXPIRE", request_id=waiting["request_id"])
 
 
-@section.must("HRLD-3.2-09", "| timeout | `timeout_ns` and `report_timeout` have passed since the window was opened at this end |", NODE)
+@section.must(
+    "HRLD-3.2-09",
+    "| timeout | `timeout_ns` and `report_timeout` have passed since the window was opened at this end |",
+    NODE,
+)
 def no_report(stage: Stage) -> None:
     """Without a report the window is over after its time: the qubit is free, and a late report makes no pair."""
     link = Link(stage)
@@ -354,7 +367,9 @@ def pair_named(stage: Stage) -> None:
 # Aborting.
 
 
-@section.must("HRLD-3.5-03", "The secondary aborts the window, or refuses the `herald.open` that still waits with `EXPIRE`", NODE)
+@section.must(
+    "HRLD-3.5-03", "The secondary aborts the window, or refuses the `herald.open` that still waits with `EXPIRE`", NODE
+)
 def closed(stage: Stage) -> None:
     """A window that is closed is over: its report makes no pair, and its qubit is free."""
     link = Link(stage)
@@ -365,7 +380,9 @@ def closed(stage: Stage) -> None:
     needs_ready(link.primary.ask("herald.open", **link.window(window_id=link.new_window())))
 
 
-@section.must("HRLD-3.5-04", "When the primary has aborted a window for any other reason than a report of no herald", NODE)
+@section.must(
+    "HRLD-3.5-04", "When the primary has aborted a window for any other reason than a report of no herald", NODE
+)
 def none_is_not_closed(stage: Stage) -> None:
     """After a report of no herald nobody is told, and the next window is opened."""
     create_id, at_far, at_station = lead(stage)
@@ -376,7 +393,9 @@ def none_is_not_closed(stage: Stage) -> None:
         raise Failed("a window that ended with a report of no herald was closed by a message")
 
 
-@section.must("HRLD-3.5-05", "it sends `herald.close` to the secondary and to the station as soon as the window is over", NODE)
+@section.must(
+    "HRLD-3.5-05", "it sends `herald.close` to the secondary and to the station as soon as the window is over", NODE
+)
 def closes_both(stage: Stage) -> None:
     """A window that the secondary refuses is closed at both."""
     _, at_far, at_station = lead(stage)
@@ -395,7 +414,9 @@ def close_denied(stage: Stage) -> None:
 
 
 @section.must(
-    "HRLD-3.5-07", "When the session with the other end or with the station is lost, in whatever way, an end aborts all windows", NODE
+    "HRLD-3.5-07",
+    "When the session with the other end or with the station is lost, in whatever way, an end aborts all windows",
+    NODE,
 )
 def station_lost(stage: Stage) -> None:
     """When the station leaves, the primary closes its window at the other end."""
@@ -425,7 +446,9 @@ def open_unanswered(stage: Stage) -> None:
     stage.party(FAR).expect("herald.close", window_id=at_far["window_id"])
 
 
-@section.must("HRLD-6.8-01", "The primary end opens a window of attempts, at the secondary end and at the station.", NODE)
+@section.must(
+    "HRLD-6.8-01", "The primary end opens a window of attempts, at the secondary end and at the station.", NODE
+)
 def no_window_before_accept(stage: Stage) -> None:
     """While a request is only offered, no window is opened for it."""
     answer = create(stage)

@@ -58,7 +58,9 @@ def full_queue(stage: Stage) -> None:
     refused(stage, "NORES")
 
 
-@section.must("LINK-2.1-05", "Otherwise it makes a `create_id`, answers with `link.created` at once, and offers the request", NODE)
+@section.must(
+    "LINK-2.1-05", "Otherwise it makes a `create_id`, answers with `link.created` at once, and offers the request", NODE
+)
 def offer(stage: Stage) -> None:
     """A CREATE is answered, and offered to the other end as it was asked."""
     create_id = created(stage, number=9, purpose_id=77, priority=5, min_fidelity=0.5)
@@ -106,7 +108,10 @@ def added_again(stage: Stage) -> None:
 def add_refused(stage: Stage) -> None:
     """An offer of too high a fidelity, or with a deadline that is past, is refused."""
     link = Link(stage)
-    for code, fields in (("UNSUPP", {"min_fidelity": 0.99}), ("NOTIME", {"deadline_ns": stage.network_ns() - SECOND_NS})):
+    for code, fields in (
+        ("UNSUPP", {"min_fidelity": 0.99}),
+        ("NOTIME", {"deadline_ns": stage.network_ns() - SECOND_NS}),
+    ):
         answer = link.add(**fields)
         if answer.get("code") != code:
             raise Failed(f"expected link.add to be refused with {code}; came: {brief(answer)}")
@@ -129,7 +134,13 @@ def ok_of_secondary(stage: Stage) -> None:
     """The secondary tells the application of a pair, with what was agreed."""
     link = Link(stage)
     ok = link.pair(sequence_number=41)
-    wanted = {"create_id": link.create_id, "pair_id": link.pair_id, "sequence_number": 41, "purpose_id": 7, "peer": PEER}
+    wanted = {
+        "create_id": link.create_id,
+        "pair_id": link.pair_id,
+        "sequence_number": 41,
+        "purpose_id": 7,
+        "peer": PEER,
+    }
     wanted |= {"originator": False, "bell_state": "psi+", "expires_ns": link.expires_ns, "goodness": GOODNESS}
     if any(ok[name] != value for name, value in wanted.items()):
         raise Failed(f"expected link.ok with {wanted}; came: {brief(ok, 400)}")
@@ -147,7 +158,9 @@ def ok_greets(stage: Stage) -> None:
     other.reply(other.expect("link.ok", pair_id=link.pair_id), "session.ack")
 
 
-@section.must("LINK-2.3-03", "If the application refuses it, is lost, or does not answer within `application_timeout`", NODE)
+@section.must(
+    "LINK-2.3-03", "If the application refuses it, is lost, or does not answer within `application_timeout`", NODE
+)
 def ok_refused(stage: Stage) -> None:
     """A pair that the application refuses is released; so is one whose application leaves, and one that gets no answer."""
     for how in ("refuses", "leaves", "is silent"):
@@ -202,7 +215,9 @@ def err_of_loss(stage: Stage) -> None:
     stage.application.expect("link.err", within_s=3 * stage.patience_s, create_id=create_id, code="PEER_LOST")
 
 
-@section.must("LINK-2.4-04", "| at the primary: the secondary answers `herald.open` with `UNKNOWN_ID` | `REJECTED` |", NODE)
+@section.must(
+    "LINK-2.4-04", "| at the primary: the secondary answers `herald.open` with `UNKNOWN_ID` | `REJECTED` |", NODE
+)
 def err_of_unknown(stage: Stage) -> None:
     """A request that the secondary does not know any more ends with REJECTED."""
     create_id, at_far, _ = lead(stage)

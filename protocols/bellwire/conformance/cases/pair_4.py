@@ -20,7 +20,11 @@ def confirmed(stage: Stage) -> None:
         raise Failed(f"expected number 4711 and expires_ns {link.expires_ns}; came: {brief(ok, 400)}")
 
 
-@section.must("PAIR-4.1-02", "If `expires_ns` is past it refuses with `NOTIME`, otherwise with `REJECTED`, and releases its half.", NODE)
+@section.must(
+    "PAIR-4.1-02",
+    "If `expires_ns` is past it refuses with `NOTIME`, otherwise with `REJECTED`, and releases its half.",
+    NODE,
+)
 def other_state(stage: Stage) -> None:
     """A pair that is claimed in another state is refused with REJECTED, and is no more; its qubit is free."""
     link = Link(stage)
@@ -40,7 +44,9 @@ def past(stage: Stage) -> None:
     link.primary.refused("UNKNOWN_ID", "pair.confirm", **link.claim())
 
 
-@section.must("PAIR-4.1-04", "| the sender is not the other end, or the receiver is the primary | refuses with `DENIED` |", NODE)
+@section.must(
+    "PAIR-4.1-04", "| the sender is not the other end, or the receiver is the primary | refuses with `DENIED` |", NODE
+)
 def denied(stage: Stage) -> None:
     """A claim of another node, and one on the link that the target leads, is refused with DENIED."""
     link = Link(stage)
@@ -156,7 +162,7 @@ def restarted(stage: Stage) -> None:
     """When the other end restarts, and when it leaves, its pairs are no more."""
     for leaves in (False, True):
         link = Link(stage)
-        link.pair()
+        link.pair(expires_ns=stage.network_ns() + 60 * SECOND_NS)
         if leaves:
             link.primary.leave()
         stage.again(PEER).greet()
@@ -175,7 +181,9 @@ def silent(stage: Stage) -> None:
     stage.application.expect("link.expire", pair_id=link.pair_id)
 
 
-@section.must("PAIR-4.3-05", "An end that releases a half tells the other one with `pair.release`, until `expires_ns`", NODE)
+@section.must(
+    "PAIR-4.3-05", "An end that releases a half tells the other one with `pair.release`, until `expires_ns`", NODE
+)
 def releases(stage: Stage) -> None:
     """When the application leaves, its pair is released, and the other end told until it answers."""
     link = Link(stage)
@@ -185,7 +193,11 @@ def releases(stage: Stage) -> None:
         link.primary.expect("pair.release", fresh=False, pair_id=link.pair_id)
 
 
-@section.must("PAIR-4.4-01", "At `expires_ns` on the network's clock each end ends its half on its own, without a word to the other", NODE)
+@section.must(
+    "PAIR-4.4-01",
+    "At `expires_ns` on the network's clock each end ends its half on its own, without a word to the other",
+    NODE,
+)
 def expires(stage: Stage) -> None:
     """A pair ends at its time: not before, the application is told, the other end is not, and the qubit is free."""
     link = Link(stage)
@@ -216,6 +228,11 @@ def used_once(stage: Stage) -> None:
 def claimed(stage: Stage) -> None:
     """The primary claims the pair in the state that was reported."""
     create_id, at_far, claim = offered(stage)
-    wanted = {"link_id": LEAD, "create_id": create_id, "bell_state": "psi+", "pair_id": f"{at_far['window_id']}/{ATTEMPTS}"}
+    wanted = {
+        "link_id": LEAD,
+        "create_id": create_id,
+        "bell_state": "psi+",
+        "pair_id": f"{at_far['window_id']}/{ATTEMPTS}",
+    }
     if any(claim[name] != value for name, value in wanted.items()):
         raise Failed(f"expected pair.confirm with {wanted}; came: {brief(claim)}")

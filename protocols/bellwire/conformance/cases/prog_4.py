@@ -38,9 +38,11 @@ def result(stage: Stage) -> None:
         raise Failed(f"expected three bits and two qubits; came: {brief(answer)}")
 
 
-@section.must("PROG-4-02", "another number of operands, the same one twice, or an angle that is not finite | `UNSUPP`", NODE)
+@section.must(
+    "PROG-4-02", "another number of operands, the same one twice, or an angle that is not finite | `UNSUPP`", NODE
+)
 def malformed(stage: Stage) -> None:
-    """Steps without a gate, with a wrong number of operands or the same twice, or an infinite angle, are refused with UNSUPP."""
+    """A step without a gate, with too few operands or the same twice, or an infinite angle is refused with UNSUPP."""
     begin = step("initialise", QUBIT)
     wrong = (
         step("apply", QUBIT),
@@ -66,7 +68,9 @@ def no_qubit_free(stage: Stage) -> None:
     refused(stage, "NORES", step("initialise", "r") | {"reference": True})
 
 
-@section.must("PROG-4-05", "Names are the application's own: another one's are as unknown as what does not exist.", NODE)
+@section.must(
+    "PROG-4-05", "Names are the application's own: another one's are as unknown as what does not exist.", NODE
+)
 def names_are_own(stage: Stage) -> None:
     """Another application's name is unknown."""
     stage.application.greet()
@@ -78,13 +82,17 @@ def names_are_own(stage: Stage) -> None:
 def released(stage: Stage) -> None:
     """A name that was released is unknown, and its qubit is free."""
     for _ in range(3):
-        answer = run(stage, step("initialise", "a"), step("initialise", "b"), step("release", "a"), step("release", "b"))
+        answer = run(
+            stage, step("initialise", "a"), step("initialise", "b"), step("release", "a"), step("release", "b")
+        )
         if answer["type"] != "program.result":
             raise Failed(f"expected program.result; came: {brief(answer)}")
     refused(stage, "UNKNOWN_ID", step("measure", "a"))
 
 
-@section.must("PROG-4-07", "When an application is lost, in whatever way, its qubits and pairs at the node are given back", NODE)
+@section.must(
+    "PROG-4-07", "When an application is lost, in whatever way, its qubits and pairs at the node are given back", NODE
+)
 def application_lost(stage: Stage) -> None:
     """The qubits of an application that leaves, and of one that restarts, are free."""
     for leaves in (True, False):
@@ -118,7 +126,9 @@ def initialised_again(stage: Stage) -> None:
         raise Failed(f"expected the same qubit; came: {brief(first)}; {brief(second)}")
 
 
-@section.must("PROG-4-10", "Nothing was carried out then, but qubits and halves that earlier steps took stay taken", NODE)
+@section.must(
+    "PROG-4-10", "Nothing was carried out then, but qubits and halves that earlier steps took stay taken", NODE
+)
 def taken_stays(stage: Stage) -> None:
     """After a refused program the name that an earlier step took is the application's."""
     refused(stage, "UNKNOWN_ID", step("initialise", QUBIT), step("measure", "no-such"))

@@ -46,7 +46,9 @@ def epoch_0(stage: Stage) -> None:
     refused(stage, "PROTOCOL", epoch=0)
 
 
-@section.must("SESS-4.1-04", "`epoch` is less than that of an incarnation of the sender that it has met | `STALE`", ON_THE_WIRE)
+@section.must(
+    "SESS-4.1-04", "`epoch` is less than that of an incarnation of the sender that it has met | `STALE`", ON_THE_WIRE
+)
 def stale_hello(stage: Stage) -> None:
     """A hello of an earlier incarnation is refused with STALE."""
     stage.application.greet()
@@ -120,7 +122,9 @@ def crossing(stage: Stage) -> None:
     broker.greet()
 
 
-@section.should("SESS-4.1-11", "the participant SHOULD send four more hellos, each when the one before is answered", ENDS)
+@section.should(
+    "SESS-4.1-11", "the participant SHOULD send four more hellos, each when the one before is answered", ENDS
+)
 def five_hellos(stage: Stage) -> None:
     """Five hellos come when a session with a new incarnation of the broker begins."""
     stage.broker.leave()
@@ -138,9 +142,7 @@ def welcome_says(stage: Stage) -> None:
         raise Failed(f"expected a welcome with {wanted}; came: {brief(welcome)}")
 
 
-@section.must(
-    "SESS-4.1-13", "or refuses with a `session.error` that bears the hello's `request_id`", ON_THE_WIRE
-)
+@section.must("SESS-4.1-13", "or refuses with a `session.error` that bears the hello's `request_id`", ON_THE_WIRE)
 def refusal_bears_number(stage: Stage) -> None:
     """The refusal of a hello bears its number and is meant for its epoch."""
     application = stage.application
@@ -171,7 +173,9 @@ def hello_says(stage: Stage) -> None:
     lost_broker(stage)
     hello = stage.broker.expect("session.hello")
     if hello["role"] != WIRE_ROLES[stage.folder.role] or 1 not in hello["versions"]:
-        raise Failed(f"expected a hello of the role {WIRE_ROLES[stage.folder.role]} that speaks 1; came: {brief(hello)}")
+        raise Failed(
+            f"expected a hello of the role {WIRE_ROLES[stage.folder.role]} that speaks 1; came: {brief(hello)}"
+        )
 
 
 @section.must("SESS-5.1-01", "None is defined in version 1; unknown ones MUST be ignored.", ON_THE_WIRE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 from bellwire.conformance.cases.sess_4_1 import lost_broker
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Section, Skipped
@@ -11,17 +12,21 @@ from bellwire.conformance.party import Party
 from bellwire.conformance.plays import taken_by_target
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import APPLICATION, BROKER
-from bellwire.conformance.wire import brief
+from bellwire.conformance.wire import Message, brief
 
 section = Section()
 
 
-def ping(party: Party, **fields: object) -> None:
+def ping(party: Party, **fields: Any) -> None:
     """Send something that a session is needed for, and that is refused as UNKNOWN_TYPE in one that is up."""
     party.send("link.err", request_id=77, create_id="x", code="OTHER", text="", **fields)
 
 
-@section.must("SESS-4.3-01", "| there is no session, or none ever was | refuse with `NO_SESSION`, without making one |", ON_THE_WIRE)
+@section.must(
+    "SESS-4.3-01",
+    "| there is no session, or none ever was | refuse with `NO_SESSION`, without making one |",
+    ON_THE_WIRE,
+)
 def no_session(stage: Stage) -> None:
     """A request without a hello before it is refused with NO_SESSION, twice."""
     for _ in range(2):
@@ -38,7 +43,9 @@ def earlier_epoch(stage: Stage) -> None:
 
 
 @section.must(
-    "SESS-4.3-03", "the session is not UP, or `epoch` is greater than the one remembered | refuse with `NO_SESSION`", ON_THE_WIRE
+    "SESS-4.3-03",
+    "the session is not UP, or `epoch` is greater than the one remembered | refuse with `NO_SESSION`",
+    ON_THE_WIRE,
 )
 def later_epoch(stage: Stage) -> None:
     """A request of an incarnation that has not greeted is refused with NO_SESSION."""
@@ -56,7 +63,9 @@ def other_receiver(stage: Stage) -> None:
 
 
 @section.must(
-    "SESS-4.3-05", "These refusals bear the `request_id` 0 and, as `peer_epoch`, the `epoch` of what they refuse", ON_THE_WIRE
+    "SESS-4.3-05",
+    "These refusals bear the `request_id` 0 and, as `peer_epoch`, the `epoch` of what they refuse",
+    ON_THE_WIRE,
 )
 def refusals_bear(stage: Stage) -> None:
     """NO_SESSION and STALE bear no number of a request, and the sender's epoch."""
@@ -91,7 +100,7 @@ def new_epoch(stage: Stage) -> None:
         raise Failed(f"expected an epoch greater than {before} after a restart; came: {welcome and brief(welcome)}")
 
 
-def _knock(stage: Stage) -> dict[str, object] | None:
+def _knock(stage: Stage) -> Message | None:
     stage.application.hello()
     return stage.application.maybe("session.welcome", within_s=stage.patience_s / 4)
 
@@ -136,7 +145,9 @@ def former_forgotten(stage: Stage) -> None:
         raise Failed(f"expected two requests; came: {brief(first)} and {brief(second)}")
 
 
-@section.must("SESS-4.6-01", "A participant that leaves sends `session.goodbye` on every session that is not DOWN.", ON_THE_WIRE)
+@section.must(
+    "SESS-4.6-01", "A participant that leaves sends `session.goodbye` on every session that is not DOWN.", ON_THE_WIRE
+)
 def leaves(stage: Stage) -> None:
     """A target that is asked to end says goodbye to everybody."""
     if stage.process is None:

@@ -19,7 +19,12 @@ def numbers_once(stage: Stage) -> None:
     judge(stage, "SESS-4.4-01")
 
 
-@section.must("SESS-4.4-02", "A request is sent as soon as the session is UP and repeated, octet by octet the same", ENDS, last=True)
+@section.must(
+    "SESS-4.4-02",
+    "A request is sent as soon as the session is UP and repeated, octet by octet the same",
+    ENDS,
+    last=True,
+)
 def same_octets(stage: Stage) -> None:
     """Whatever was repeated was the same, octet by octet."""
     judge(stage, "SESS-4.4-02")
@@ -141,7 +146,10 @@ def to_the_asker(stage: Stage) -> None:
     later = stage.again(PEER)
     later.greet()
     later.never(
-        "herald.ready", "session.error", during_s=stage.seconds(stage.times.window_timeout_ms) * 3, request_id=owed["request_id"]
+        "herald.ready",
+        "session.error",
+        during_s=stage.seconds(stage.times.window_timeout_ms) * 3,
+        request_id=owed["request_id"],
     )
 
 

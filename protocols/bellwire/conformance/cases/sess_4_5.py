@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from bellwire.conformance.cases.sess_4_3 import ping
-from bellwire.conformance.catalogue import ENDS, ON_THE_WIRE, Failed, Section
+from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Section, Skipped
+from bellwire.conformance.keys import Keys
+from bellwire.conformance.plays import SECOND_NS, Link
 from bellwire.conformance.stage import Stage
 
 section = Section()
 
 
-@section.must("SESS-4.5-01", "When nothing was sent on a session for `heartbeat`, `session.heartbeat` is sent.", ON_THE_WIRE)
+@section.must(
+    "SESS-4.5-01", "When nothing was sent on a session for `heartbeat`, `session.heartbeat` is sent.", ON_THE_WIRE
+)
 def heartbeats(stage: Stage) -> None:
     """Heartbeats come, each about `heartbeat` after the one before."""
     stage.application.greet()
@@ -54,3 +58,42 @@ def silent_broker(stage: Stage) -> None:
     broker.send("session.heartbeat")
     broker.never("session.hello", during_s=stage.seconds(stage.times.liveness_ms) * 0.8)
     broker.expect("session.hello")
+
+
+@section.must("SESS-4.5-05", "A peer is lost in one of three ways, which what is above MUST tell apart:", NODE)
+def told_apart(stage: Stage) -> None:
+    """What a silent peer held is kept, what one held that leaves is not."""
+    link = Link(stage)
+    link.pair(expires_ns=stage.network_ns() + 60 * SECOND_NS)
+    link.primary.beats = link.primary.greets = False
+    silence_s = stage.seconds(stage.times.liveness_ms + 2 * stage.times.heartbeat_ms)
+    stage.application.never("link.expire", during_s=silence_s)
+    link.primary.beats = True
+    link.primary.greet()
+    link.primary.leave()
+    stage.application.expect("link.expire", pair_id=link.pair_id)
+
+
+@section.must("SESS-8-01", "Texts, reasons and ids come from peers: they MUST be bounded", ON_THE_WIRE)
+def texts_bounded(stage: Stage) -> None:
+    """A goodbye whose reason is too long is refused as MALFORMED, and ends nothing."""
+    application = stage.application
+    application.greet()
+    application.send("session.goodbye", reason="x" * 1025)
+    application.expect("session.error", code="MALFORMED")
+    ping(application)
+    application.expect("session.error", code="UNKNOWN_TYPE")
+
+
+@section.must(
+    "SESS-8-02", "Secret keys MUST NOT be readable by others, and MUST NOT appear in logs.", ON_THE_WIRE, last=True
+)
+def keys_kept(stage: Stage) -> None:
+    """What the target wrote to its outputs has no secret key in it, and its key's file is for its owner alone."""
+    if stage.process is None:
+        raise Skipped("needs --start: the target's outputs have to be read")
+    secret = Keys(stage.folder.path).secret(stage.target)
+    if secret in stage.process.log.read_bytes():
+        raise Failed("the target's secret key is in its log")
+    if (stage.folder.path / f"{stage.target}.key_secret").stat().st_mode & 0o077:
+        raise Failed("others can read the target's secret key")
