@@ -8,16 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bellwire.backends.contract import (
-    RULES_OF_ALL,
-    RULES_OF_ENDS,
-    BackendCheck,
-    ContractViolation,
-    Rule,
-    RuleSkipped,
-    check_names,
-    close_frees,
-)
+from bellwire.backends.check import BackendCheck, ContractViolation, RuleSkipped
+from bellwire.backends.contract import RULES_OF_ALL, RULES_OF_ENDS, Rule, check_names, close_frees
 from bellwire.backends.interface import BackendContext, NodeBackend
 from bellwire.backends.registry import load_backend
 from bellwire.conformance.catalogue import BACKEND, Case, Level, Result, Verdict

@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from bellwire.backends.contract import ContractViolation, check_backend
+from bellwire.backends.check import ContractViolation
+from bellwire.backends.conformance import RUNNER, check_cases
+from bellwire.backends.contract import check_backend
 from bellwire.backends.interface import BackendSinkCapable
 from bellwire.backends.mock import MockBackend
+from bellwire.conformance.catalogue import Result, Verdict
 from bellwire.protocols.ids import LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import (
     AnyCompletion,
@@ -240,3 +243,23 @@ async def test_check_backend_of_mere_mock_finds_no_physics() -> None:
     with pytest.raises(ContractViolation) as violation:
         await check_backend(lambda: GivesZero(QUBITS))
     assert violation.value.rule in {"failure-ends-the-batch", "a-free-qubit-is-refused"}
+
+
+async def test_cases_of_the_kit_over_a_sound_backend_all_pass() -> None:
+    results = await check_cases(IdealBackend, LINK, RUNNER.cases)
+    assert {result.case.id: result.text for result in results if result.verdict is not Verdict.PASS} == {}
+
+
+async def test_cases_of_the_kit_over_a_station_skip_what_needs_qubits() -> None:
+    verdicts = {result.verdict for result in await check_cases(StationBackend, LINK, RUNNER.cases)}
+    assert verdicts == {Verdict.PASS, Verdict.SKIP}
+
+
+@pytest.mark.parametrize(("factory", "rule"), SPOILT, ids=[factory.__name__ for factory, _ in SPOILT])
+async def test_cases_of_the_kit_over_a_spoilt_backend_name_the_rule(
+    factory: Callable[[], MockBackend], rule: str
+) -> None:
+    told: list[Result] = []
+    results = await check_cases(factory, LINK, RUNNER.cases, False, told.append, timeout_s=0.2)
+    assert any(result.verdict is Verdict.FAIL and result.text.startswith(f"{rule}: ") for result in results)
+    assert told == results
