@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from scripts import load_script
 
-from bellwire.shell.main import FAILED, MISTAKE, run
+from bellwire.shell.main import FAILED, INTERRUPTED, MISTAKE, run
 
 faulty = load_script("conformance/run.py")
 
@@ -66,6 +69,20 @@ def test_target_that_ends_at_once_is_told_with_its_last_word(capsys: pytest.Capt
     command = f"{sys.executable} -c \"raise SystemExit('no world today')\""
     assert conformance("--role", "station", "--start", command) == FAILED
     assert "the target ended with exit code 1: no world today" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_kit_ends_the_target_that_it_started(number: int, tmp_path: Path) -> None:
+    target = f"sh -c 'echo $$ > {{dir}}/pid; exec {sys.executable} -m bellwire.shell station {{dir}}/station.toml'"
+    command = [sys.executable, "-m", "bellwire.shell", "conformance", "--role", "station", "--keys", str(tmp_path)]
+    with subprocess.Popen([*command, "--start", target], stderr=subprocess.PIPE) as kit:
+        assert kit.stderr is not None
+        assert b"pass" in kit.stderr.readline()
+        kit.send_signal(number)
+        assert b"bellwire: interrupted" in kit.stderr.read()
+    assert kit.returncode == INTERRUPTED
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text(encoding="ascii")), 0)
 
 
 def test_settings_are_prepared_for_a_target_that_somebody_else_starts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,9 +163,15 @@ def _run_wire(role: Role, chosen: Sequence[Case], options: _Options, strict: boo
 
     console = error_console()
     where = {"folder": options.keys, "endpoint": options.target, "start": options.start, "scale": options.scale}
+    signal.signal(signal.SIGTERM, _interrupt)
     with open_stage(role, say=lambda text: console.print(text, markup=False, soft_wrap=True), **where) as stage:  # type: ignore[arg-type]
         check_target(stage)
         return run_cases(stage, chosen, strict, _teller(json))
+
+
+def _interrupt(*_: object) -> None:
+    """Asked to end, the kit ends the target that it has started, as on Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _run_backend(name: str, config: Path | None, chosen: Sequence[Case], strict: bool, json: bool) -> list[Result]:

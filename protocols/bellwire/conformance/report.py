@@ -117,7 +117,7 @@ def show_coverage(rows: Sequence[dict[str, Any]]) -> None:
         by = " ".join(row["cases"]) or (f"not testable: {row['untestable']}" if row["untestable"] else "NONE")
         table.add_row(row["rule"], escape(row["text"]), escape(by))
     console.print(table)
-    console.print(coverage_line(rows))
+    console.print(coverage_line(rows), soft_wrap=True)
 
 
 def coverage_line(rows: Sequence[dict[str, Any]]) -> str:

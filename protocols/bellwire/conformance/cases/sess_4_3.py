@@ -9,7 +9,7 @@ from bellwire.conformance.cases.sess_4_1 import lost_broker
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Section, Skipped
 from bellwire.conformance.lanes import ClientLane
 from bellwire.conformance.party import Party
-from bellwire.conformance.plays import taken_by_target
+from bellwire.conformance.plays import SECOND_NS, Link, taken_by_target
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import APPLICATION, BROKER
 from bellwire.conformance.wire import Message, brief
@@ -143,6 +143,23 @@ def former_forgotten(stage: Stage) -> None:
     second = later.ask(kind, request_id=5, **fields)
     if first["type"] != "link.created" or second.get("create_id") in (None, first["create_id"]):
         raise Failed(f"expected two requests; came: {brief(first)} and {brief(second)}")
+
+
+@section.must("SESS-4.3-11", "A participant that has lost its state MUST begin a new epoch.", ENDS)
+def restarted_with_a_window(stage: Stage) -> None:
+    """Restarted in mid-exchange, the target disowns what was said to it before, and knows nothing of its window."""
+    link = Link(stage)
+    link.open(start_ns=link.later(), timeout_ns=10 * SECOND_NS)
+    before = stage.target_epoch
+    stage.restart()
+    stage.meet()
+    link.primary.send("session.heartbeat", peer_epoch=before)
+    link.primary.expect("session.error", code="NO_SESSION", request_id=0)
+    link.primary.greet()
+    answer = link.primary.ask("herald.open", **link.window(start_ns=link.later()))
+    wanted = "herald.ready" if link.station_target else "UNKNOWN_ID"
+    if wanted not in (answer["type"], answer.get("code")):
+        raise Failed(f"expected {wanted} for a window of before the restart; came: {brief(answer)}")
 
 
 @section.must(
