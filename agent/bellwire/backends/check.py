@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Arm, Done, Measure, Measured
 from bellwire.protocols.node import Batch, QubitKind, failure
+from bellwire.transport.clock import new_epoch
 
 
 class ContractViolation(AssertionError):
@@ -53,11 +55,11 @@ class _Sink:
         self._open("lost")
         self._violated("stays-connected", f"the backend was lost during the check: {why}")
         error = self.violation or ContractViolation("stays-connected", why)
-        if not self.qubits.done():
-            self.qubits.set_exception(error)
-        for answer in self.answers.values():
-            if not answer.done():
-                answer.set_exception(error)
+        waiting: list[asyncio.Future[Any]] = [self.qubits, *self.answers.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # Seen: nobody may be waiting for this one.
 
     def _open(self, call: str) -> None:
         if self.closed:
@@ -81,6 +83,8 @@ class BackendCheck:
         self.error = error
         self.qubits: tuple[tuple[QubitName, QubitKind], ...] = ()
         self.numbers = 0
+        self.mark = new_epoch()
+        """In the names of windows: those of checks before are over."""
 
     async def start(self) -> None:
         """Connect, and learn the qubits."""
@@ -159,7 +163,7 @@ class BackendCheck:
             qubit = next((name for name, kind in self.qubits if kind is QubitKind.COMMUNICATION), None)
             if qubit is None:
                 raise RuleSkipped("needs a communication qubit")
-        window_id = WindowId(f"contract-{window}")
+        window_id = WindowId(f"contract-{self.mark:x}-{window}")
         return Arm(window_id=window_id, link_id=self.link_id, qubit=qubit, attempts=10, timeout_ns=timeout_ns)
 
     def done(self, rule: str, completion: AnyCompletion) -> None:

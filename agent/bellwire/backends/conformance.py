@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,14 +99,18 @@ class BackendRunner:
     def __call__(
         self, name: str, config: Path | None, cases: Sequence[Case], strict: bool, told: Callable[[Result], None]
     ) -> list[Result]:
-        """Run cases over the backend `name`, with the options that an agent's or station's file gives it.
+        """Run cases over the backend `name`, with the options of an agent's or station's file. That agent must not run.
 
         Raises:
             ConfigError: when there is no such backend, or the file or its options are wrong.
             BackendError: when it cannot be loaded.
         """
         context, link = _context(name, config)
-        return asyncio.run(check_cases(lambda: load_backend(name, context), link, cases, strict, told))
+
+        def made() -> NodeBackend:
+            return load_backend(name, replace(context, epoch=new_epoch()))
+
+        return asyncio.run(check_cases(made, link, cases, strict, told))
 
 
 RUNNER: Final = BackendRunner()

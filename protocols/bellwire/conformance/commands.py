@@ -74,7 +74,7 @@ def conformance(
 
         bellwire conformance --role station --target tcp://0.0.0.0:7300 --keys kit
 
-        bellwire conformance --backend sim --config .bellwire/two-nodes/alice.toml
+        bellwire conformance --backend sim --config lab/alice.toml
 
     Exit code 0 only if nothing failed. A target that cannot be restarted, for want of --start, has some cases skipped.
     """

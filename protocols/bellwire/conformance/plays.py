@@ -133,11 +133,10 @@ def accept(answer: Message) -> None:
 
 def create(stage: Stage, **fields: Any) -> Message:
     """Ask the target for pairs over the link that it leads, and give its answer: `link.created`, or an error."""
-    stage.party(FAR).greet()
-    stage.party(STATION).greet()
+    for name in (FAR, STATION, APPLICATION):
+        if not stage.party(name).up:
+            stage.party(name).greet()
     application = stage.application
-    if not application.up:
-        application.greet()
     known: Message = {"peer": FAR, "number": 1, "min_fidelity": 0.0, "max_time_ns": 10 * SECOND_NS, "purpose_id": 3}
     return application.ask("link.create", **(known | {"priority": 0, "request_type": "K"} | fields))
 

@@ -53,6 +53,8 @@ def too_good(stage: Stage) -> None:
 @section.must("LINK-2.1-04", "| the link's queue holds `MAX_LINK_REQUESTS` requests | `NORES` |", NODE)
 def full_queue(stage: Stage) -> None:
     """Under load: after as many requests as a queue takes, the next is refused with NORES."""
+    far = stage.party(FAR)
+    far.answers["link.add"] = lambda added: far.message("link.accept", request_id=added["request_id"])
     for _ in range(spec.limits()["MAX_LINK_REQUESTS"]):
         created(stage, max_time_ns=60 * SECOND_NS)
     refused(stage, "NORES")
