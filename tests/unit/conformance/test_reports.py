@@ -111,6 +111,7 @@ def test_page_shows_messages_of_what_failed_and_takes_nothing_as_markup() -> Non
     assert "script" not in tags
     assert "b" not in tags
     assert tags.count("svg") == 1
+    ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
     assert "expected: session.welcome" in text
     assert "session.hello #3" in text
     assert "src=" not in text
