@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import agents
+import clocks
 import pingpong
 import timetags
 import virtual
@@ -92,6 +93,8 @@ def main() -> None:
         results = pingpong.measure()
     with console.status("two agents over an always-succeeding link"):
         results |= in_testbed(arguments.scale)
+    with console.status("clocks, 50 ms and 50 ppm off"):
+        results |= clocks.measure(arguments.scale)
     results |= ratios(results)
     with console.status("virtual time, on one core"):
         results |= virtual.measure(arguments.scale)

@@ -110,3 +110,32 @@ def test_chance_is_that_of_tables() -> None:
     first = {"00": 10_140, "01": 9_860, "10": 10_000, "11": 10_000}
     second = {"00": 9_860, "01": 10_140, "10": 10_000, "11": 10_000}
     assert chance(first, second) == pytest.approx(0.0494, abs=1e-4)
+
+
+# Every way to herald, on daemons.
+
+STAR = EXAMPLE.parents[1] / "star" / "testbed.toml"
+
+EVERY_LINK = """
+name = "every-link"
+qubits = ["alice.a", "bob.b", "carol.c", "dora.d"]
+steps = [
+    ["x", "alice.a"],
+    ["cx", "alice.a", "dora.d"],
+    ["cx", "dora.d", "bob.b"],
+    ["cx", "dora.d", "carol.c"],
+    ["measure", "alice.a"],
+    ["measure", "bob.b"],
+    ["measure", "carol.c"],
+    ["measure", "dora.d"],
+]
+"""
+
+
+def test_gates_over_links_of_every_scheme_and_a_switched_station_are_exact_in_both_worlds(tmp_path: Path) -> None:
+    """Single clicks and time bins through one set of detectors, and a link without a station; halves in storage."""
+    program = tmp_path / "program.toml"
+    program.write_text(EVERY_LINK, encoding="utf-8")
+    command = ("run", program, "--shots", "4", "--json")
+    assert counts("up", STAR, "--state", tmp_path / "state", "--", *BELLWIRE, *command) == {"1111": 4}
+    assert counts(*command, "--virtual", STAR) == {"1111": 4}

@@ -43,7 +43,7 @@ class Participant:
         pair = load_secret(keys)
         self.ups: asyncio.Queue[NodeId] = asyncio.Queue()
         self.losses: asyncio.Queue[tuple[NodeId, Loss]] = asyncio.Queue()
-        self.core = Endpoint(pair.name, pair.role, epoch, settings=settings, clock=BROKER)
+        self.core = Endpoint(pair.name, pair.role, epoch, settings=settings)
         self.core.on_peer_up.append(self.ups.put_nowait)
         self.core.on_peer_lost.append(lambda peer, loss, _: self.losses.put_nowait((peer, loss)))
         self.connection = Connection(address, pair, load_public(server).public, self._deliver, drained=self._drained)
@@ -171,8 +171,7 @@ async def answered(future: asyncio.Future[Answer]) -> Answer:
 
 async def kill(broker: BrokerDaemon) -> None:
     """End a broker as a crash would: nobody hears a goodbye."""
-    broker.driver.close()
-    await broker.hub.close()
+    await broker.drop()
 
 
 async def test_two_participants_greet_through_the_broker_and_ask_each_other(network: Network) -> None:
@@ -189,7 +188,6 @@ async def test_two_participants_greet_through_the_broker_and_ask_each_other(netw
     assert answer.gate_id == "gate-1"
     assert isinstance(await answered(bob.ask(ALICE, "gate-2")), GateDone)
     assert broker.hub.counters.relayed >= 6
-    assert alice.core.has_time
 
 
 async def test_participants_started_before_the_broker_meet_when_it_comes(network: Network) -> None:

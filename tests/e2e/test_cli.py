@@ -105,6 +105,18 @@ def test_entangle_json_gives_pairs_whose_halves_agree(here: Path) -> None:
         assert same == pair["bell_state"].startswith("phi"), pair
 
 
+def test_entangle_type_m_gives_bits_that_agree_in_equal_bases(here: Path) -> None:
+    options = ("--type", "M", "--basis", "xz,xyz", "--number", "60", "--priority", "3", "--consecutive", "--json")
+    done = up_with("entangle", "alice", "bob", *options)
+    assert done.returncode == 0, done.stderr
+    pairs = json.loads(done.stdout)["pairs"]
+    assert len({pair["pair_id"] for pair in pairs}) == 60
+    assert {pair["bases"][0] for pair in pairs} == {"x", "z"}
+    assert {pair["bases"][1] for pair in pairs} == {"x", "y", "z"}
+    for pair in pairs:
+        assert pair["as_expected"] is (True if pair["bases"][0] == pair["bases"][1] else None)
+
+
 def test_entangle_fidelity_out_of_reach_is_refused_in_one_line(here: Path) -> None:
     text = (EXAMPLE / "testbed.toml").read_text(encoding="utf-8")
     assert text.endswith('scheme = "any"\n')
@@ -221,3 +233,28 @@ def test_command_interrupted_is_one_line(here: Path) -> None:
                 process.send_signal(signal.SIGINT)
                 out, said = process.communicate(timeout=WAIT_S)
     assert (process.returncode, out, said) == (130, "", "bellwire: interrupted\n")
+
+
+def test_time_shows_the_clock_of_every_node_and_how_far_off_it_may_be(here: Path) -> None:
+    with running(here):
+        shown = bellwire("time", "--json")
+        assert shown.returncode == 0, shown.stderr
+        rows = {row["node"]: row for row in json.loads(shown.stdout)}
+        assert list(rows) == ["broker", "alice", "bob", "hub"]
+        assert {row["state"] for row in rows.values()} == {"locked"}
+        assert {row["grandmaster"] for row in rows.values()} == {"broker"}
+        assert rows["broker"]["uncertainty_ns"] == 0
+        assert all(rows[node]["uncertainty_ns"] > 0 for node in ("alice", "bob", "hub"))
+        # All of this machine read the same clock, and no process was there when another one read it first.
+        assert all(abs(rows[node]["offset_ns"]) < 1_000_000_000 for node in rows)
+        table = bellwire("time", "alice")
+        assert "alice" in table.stdout
+        assert "±" in table.stdout
+        plotted = bellwire("time", "--plot", "clocks.svg", "--for", "0.3", "--every", "0.1", "--json")
+        assert plotted.returncode == 0, plotted.stderr
+        assert len(plotted.stdout.splitlines()) >= 3
+        assert "<svg" in (here / "clocks.svg").read_text(encoding="utf-8")
+        nobody = bellwire("time", "nobody", "--timeout", "0.5")
+        assert nobody.returncode == 1
+        assert nobody.stderr == "bellwire: no answer of nobody within 0.5 s\n"
+        assert bellwire("time", "--plot", "clocks.pdf").returncode == 2

@@ -174,7 +174,7 @@ async def test_bob_restarted_ends_the_pair_that_alice_held_with_him(net: Slice) 
     await net.nodes[BOB].close()
     await net.start_node(BOB)
     sender, expired = await net.application.received(LinkExpire)
-    assert (sender, expired.pair_id) == (ALICE, ok.pair_id)
+    assert (sender, expired.create_id, expired.sequence_low) == (ALICE, ok.create_id, ok.sequence_number)
     await run(net, ALICE, initialise("c"))
     assert net.lab.world.held(ALICE) == {S0}
 

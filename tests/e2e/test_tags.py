@@ -322,7 +322,7 @@ class TagSlice(Slice):
             scheme="double-click",
             attempts=300,
         )
-        return AgentBrain(endpoint, [settings], application_timeout_ns=int(WAIT_S) * 10**9)
+        return AgentBrain(endpoint, [settings], application_timeout_ns=int(WAIT_S) * 10**9, draw=lambda: 0.0)
 
     async def pairs(self, number: int) -> list[LinkOk]:
         """Have pairs made one after the other; check each against the world's true state, and give it back."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clocked import clocked_preset
 from loopback import ALICE, BOB, C0, LINK, QUBITS, R0, S0, STATION, BackendUser, Losses, WorldLab, bits, kill
 
 from bellwire.backends.contract import check_backend
@@ -27,7 +28,7 @@ from bellwire.protocols.instructions import (
     Measure,
     WindowEnded,
 )
-from bellwire.protocols.messages import Role
+from bellwire.protocols.messages import ClockState, Role
 from bellwire.protocols.node import Batch
 from bellwire.protocols.session import Loss
 from bellwire.sim.backend import SimBackend, create_backend
@@ -41,7 +42,9 @@ from bellwire.sim.messages import (
     WorldState,
     WorldSubmit,
 )
+from bellwire.sim.preset import parse_preset
 from bellwire.sim.states import bell_density_matrix
+from bellwire.transport.clock import HostClock
 
 
 @pytest.fixture
@@ -68,6 +71,25 @@ async def test_sim_backend_of_station_keeps_the_contract(lab: WorldLab) -> None:
     report = await check_backend(lambda: lab.backend(STATION, Role.STATION), link_id=LINK)
     assert not report.skipped
     assert "arm-times-out" in report.held
+
+
+async def test_sim_backend_with_a_clock_keeps_the_contract(tmp_path: Path) -> None:
+    async with WorldLab(tmp_path, parse_preset(clocked_preset(), "clocked.toml")) as lab:
+        report = await check_backend(lambda: lab.backend(ALICE), link_id=LINK, has_clock=True)
+        assert "clock-claims" in report.held
+
+
+async def test_sim_backend_on_another_host_than_its_world_has_no_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bellwire.sim.backend.host_clock", lambda: HostClock(host="elsewhere", offset_ns=0))
+    async with WorldLab(tmp_path, parse_preset(clocked_preset(), "clocked.toml")) as lab:
+        user = BackendUser(lab.backend(ALICE))
+        await user.backend.connect(user)
+        assert await user.next() == ("connected", QUBITS)
+        said, claim = await user.next()
+        assert (said, claim.state) == ("claimed", ClockState.FREERUN)
+        await user.backend.close()
 
 
 async def test_backend_connected_knows_its_qubits_and_links(lab: WorldLab) -> None:

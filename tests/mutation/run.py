@@ -27,7 +27,16 @@ from rich.table import Table
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from mutant import ROOT, Mutant, copied
 
-SCENARIOS = {"light-faults": 20, "ambushes": 800, "two-nodes-mixed": 200, "star-five-mixed": 100}
+SCENARIOS = {
+    "light-faults": 20,
+    "clock-faults": 20,
+    "ambushes": 800,
+    "two-nodes-mixed": 200,
+    "star-five-mixed": 100,
+    "switched-star": 60,
+    "stored-pairs": 60,
+    "link-faults": 60,
+}
 """Scenarios, and how many seeds of each are run over a mutant until one is noticed."""
 HEALTHY = "none"
 TIMEOUT_S = 900

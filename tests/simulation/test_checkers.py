@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 
 from bellwire.protocols.asks import Asks
-from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.gate_end import GateEnd
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import QubitName
-from bellwire.protocols.instructions import BellState
+from bellwire.protocols.instructions import AnyInstruction, BellState, Discard, Measure
 from bellwire.protocols.link_pairs import LinkPairs
 from bellwire.protocols.link_windows import LinkWindows
-from bellwire.protocols.node import QubitKind, Qubits
+from bellwire.protocols.network_clock import NetworkClock
+from bellwire.protocols.node import CompletionHandler, Node, QubitKind, Qubits
 from bellwire.protocols.pairs import PairEnd, PairInput, PairState
+from bellwire.protocols.queue import FairQueue, LinkRequest, RequestState
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Session
 from bellwire.protocols.teleport import Half
-from bellwire.simnet.faults import Crash, FrameFault, FrameFaultKind, Plan
+from bellwire.simnet.faults import Crash, Detour, FrameFault, FrameFaultKind, Plan, Skew
 from bellwire.virtual.run import CHECKERS, run_seed
 from bellwire.virtual.scenario import load_scenario
 
@@ -35,6 +36,11 @@ LOST_REPORTS: Plan = (
 DEAD_APPLICATION: Plan = (Crash(number=1, node="app0", start_ns=5 * SECOND_NS, duration_ns=SECOND_NS),)
 LIGHT_LOSS: Plan = (FrameFault(number=1, kind=FrameFaultKind.LOSE, permille=40, duration_ns=4 * SECOND_NS),)
 DEAD_BROKER: Plan = (Crash(number=1, node="broker", start_ns=SECOND_NS, duration_ns=10 * SECOND_NS),)
+
+ONE_WAY_DETOUR: Plan = (
+    Skew(number=1, node="n0", offset_ns=50_000_000, drift_ppb=50_000),
+    Detour(number=2, sender="broker", receiver="n0", delay_ns=2_000_000, duration_ns=12 * SECOND_NS),
+)
 
 
 def confirms_by_itself(patch: Patch) -> None:
@@ -103,13 +109,13 @@ def takes_a_qubit_twice(patch: Patch) -> None:
 
 
 def claims_a_better_clock(patch: Patch) -> None:
-    read = Endpoint._read_clock
+    uncertainty_ns = NetworkClock.uncertainty_ns
 
-    def misread(self: Endpoint, session: Session, message: Any) -> None:
-        read(self, session, message)
-        self.clock.offset_ns += 10_000_000
+    def shrunk(self: NetworkClock, local_ns: int) -> int | None:
+        claimed_ns = uncertainty_ns(self, local_ns)
+        return None if claimed_ns is None else claimed_ns // 2
 
-    patch.setattr(Endpoint, "_read_clock", misread)
+    patch.setattr(NetworkClock, "uncertainty_ns", shrunk)
 
 
 def numbers_every_window_one(patch: Patch) -> None:
@@ -132,18 +138,56 @@ def never_repeats(patch: Patch) -> None:
     patch.setattr(Asks, "_arm", armed)
 
 
+def hands_over_at_once(patch: Patch) -> None:
+    """An atomic request is served like any other."""
+    pair = LinkRequest.pair
+
+    def paired(self: LinkRequest, given: PairEnd) -> list[PairEnd]:
+        ready = pair(self, given)
+        if not ready:
+            ready, self.kept = self.kept, []
+        return ready
+
+    patch.setattr(LinkRequest, "pair", paired)
+
+
+def serves_in_order_of_arrival(patch: Patch) -> None:
+    """Neither priorities nor exclusive requests are heeded."""
+
+    def first(_: FairQueue, requests: Iterable[LinkRequest]) -> LinkRequest | None:
+        wanting = [each for each in requests if each.state is RequestState.QUEUED and each.missing > 0]
+        return wanting[0] if wanting else None
+
+    patch.setattr(FairQueue, "next", first)
+
+
+def keeps_what_it_measured(patch: Patch) -> None:
+    """The batch that measures for a request of type M does not discard."""
+    execute = Node.execute
+
+    def executed(self: Node, instructions: Sequence[AnyInstruction], handler: CompletionHandler) -> None:
+        if len(instructions) > 1 and isinstance(instructions[-2], Measure) and isinstance(instructions[-1], Discard):
+            instructions = instructions[:-1]
+        execute(self, instructions, handler)
+
+    patch.setattr(Node, "execute", executed)
+
+
 BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
     ("fresh-id", numbers_every_window_one, ()),
     ("ghost-pair", confirms_by_itself, LOST_REPORTS),
     ("single-use", acts_twice, ()),
     ("one-frame", misreads_the_herald, ()),
     ("exact-correction", forgets_corrections, ()),
+    ("service", hands_over_at_once, ()),
+    ("service", serves_in_order_of_arrival, ()),
+    ("service", keeps_what_it_measured, ()),
     ("termination", never_expires, ()),
     ("progress", never_repeats, LIGHT_LOSS),
     ("no-leak", keeps_what_the_dead_held, DEAD_APPLICATION),
     ("bounds", remembers_every_hello, DEAD_BROKER),
     ("time", takes_a_qubit_twice, ()),
-    ("time", claims_a_better_clock, ()),
+    ("time", claims_a_better_clock, ONE_WAY_DETOUR),
 ]
 
 

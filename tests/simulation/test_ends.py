@@ -29,6 +29,7 @@ from bellwire.protocols.messages import (
     ProgramRun,
     Reply,
 )
+from bellwire.protocols.readout import Basis
 from bellwire.protocols.session import Loss
 from bellwire.sim.preset import load_preset, parse_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualNode
@@ -127,7 +128,7 @@ class LinkEnds(Ends):
                 bits[node] = answer.bits[0]
         if len(bits) == 2:
             bell_state = next(iter(self.told[pair_id].values())).bell_state
-            self.frames.correlate(pair_id, bell_state, "x" if in_x else "z", (bits[ALICE], bits[BOB]))
+            self.frames.correlate(pair_id, bell_state, Basis.X if in_x else Basis.Z, (bits[ALICE], bits[BOB]))
 
     def teardown(self) -> None:
         """Every CREATE has come to its pairs or to an error, and nobody holds anything."""

@@ -205,7 +205,7 @@ def test_story_of_a_pair_tells_its_life_and_why_it_ended() -> None:
     for node in (ALICE, BOB):
         story = bed.agents[node].node.journal.story(pair_id)
         names = [event.name for event in story if pair_id in event.subjects]
-        assert names == ["PairHeralded", "PairConfirmed", "PairEnded"]
+        assert names == ["PairHeralded", "PairConfirmed", "PairDelivered", "PairEnded"]
         assert "lifetime" in story[-1].detail
         assert all(event.cause_id for event in story)
 

@@ -9,7 +9,7 @@ from scene import ALICE, BOB, apply, ideal_with, leaks, leave, measure, release,
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.instructions import BellState, Gate
-from bellwire.protocols.messages import LinkCreate, LinkOk
+from bellwire.protocols.messages import LinkCreate, LinkOk, RequestType
 from bellwire.sim.preset import parse_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualTestbed
 
@@ -102,7 +102,8 @@ def test_unused_pair_expires_at_both_ends_and_its_application_is_told() -> None:
     application = bed.application()
     ((alice, _),) = entangle(bed, application)
     bed.net.run_for(6 * SECOND_NS)
-    assert {message.pair_id for message in application.expired} == {alice.pair_id}
+    number = alice.sequence_number
+    assert {(each.sequence_low, each.sequence_high) for each in application.expired} == {(number, number + 1)}
     assert len(application.expired) == 2
     assert leaks(bed) == []
 
@@ -121,9 +122,13 @@ def test_another_application_cannot_use_the_pair() -> None:
     ("create", "code"),
     [
         (LinkCreate(peer=NodeId("carol"), max_time_ns=SECOND_NS), ErrorCode.UNSUPP),
-        (LinkCreate(peer=BOB, max_time_ns=SECOND_NS, request_type="M"), ErrorCode.UNSUPP),  # type: ignore[arg-type]
+        (LinkCreate(peer=BOB, max_time_ns=SECOND_NS, number=3, atomic=True), ErrorCode.UNSUPP),
+        (
+            LinkCreate(peer=BOB, max_time_ns=SECOND_NS, request_type=RequestType.MEASURE, atomic=True),
+            ErrorCode.UNSUPP,
+        ),
     ],
-    ids=["no-such-link", "type-m"],
+    ids=["no-such-link", "more-at-once-than-qubits", "atomic-type-m"],
 )
 def test_create_that_cannot_be_served_is_refused_at_once(create: LinkCreate, code: ErrorCode) -> None:
     bed = two_nodes(seed=7)

@@ -164,7 +164,7 @@ def test_restarted_agent_with_a_wrong_clock_serves_no_link_before_it_has_heard_t
     for seed in range(5):
         report = run_seed(scenario, seed, plan=plan)
         assert report.violations == []
-        refused += sum(count for what, count in report.outcomes.items() if what.endswith("NORES"))
+        refused += sum(count for what, count in report.outcomes.items() if what.endswith("UNSYNCED"))
     assert refused
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import RequestError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction
 from bellwire.protocols.messages import Reply, Request, Role
@@ -20,7 +21,7 @@ from bellwire.protocols.session import Loss, SessionSettings
 from bellwire.sim.backend import SimBackend
 from bellwire.sim.daemon import WorldDaemon
 from bellwire.sim.messages import WORLD, WORLD_CODEC
-from bellwire.sim.preset import load_preset
+from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.topology import WorldLink, WorldNode
 from bellwire.sim.world import World
 from bellwire.transport.clock import local_time_ns, new_epoch
@@ -175,6 +176,9 @@ class BackendUser:
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         self._answers[number].set_result(completions)
 
+    def claimed(self, claim: ClockClaim) -> None:
+        self.events.put_nowait(("claimed", claim))
+
     def lost(self, why: str) -> None:
         self.events.put_nowait(("lost", why))
 
@@ -198,7 +202,8 @@ class BackendUser:
 class WorldLab:
     """A world daemon with nodes around it: ideal physics, Alice and Bob with a station between them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, preset: Preset | None = None) -> None:
+        self.preset = preset or load_preset("ideal")
         self.keys = KeyRing(directory / "keys")
         for name, role in ((ALICE, Role.AGENT), (BOB, Role.AGENT), (STATION, Role.STATION), (WORLD, Role.WORLD)):
             self.keys.make(name, role)
@@ -224,7 +229,7 @@ class WorldLab:
     async def open(self, bind: str = "tcp://127.0.0.1:*") -> None:
         """Start a world daemon, a later incarnation of the one before it."""
         world = World(
-            preset=load_preset("ideal"),
+            preset=self.preset,
             nodes=[WorldNode(node=node, model="ideal", qubits=QUBITS) for node in (ALICE, BOB)],
             links=[WorldLink(link_id=LINK, ends=(ALICE, BOB), station=STATION, model="ideal")],
             seed=7,

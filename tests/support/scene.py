@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
@@ -17,18 +17,22 @@ from bellwire.protocols.messages import (
     GateRequest,
     GateResult,
     GateVariant,
+    LinkCreate,
     Message,
     ProgramResult,
     ProgramRun,
+    RequestType,
     Step,
 )
 from bellwire.protocols.messages.program import StepKind
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualLink, VirtualNode, VirtualTestbed
+from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Frame, Rule
 
 ALICE, BOB, HUB = NodeId("alice"), NodeId("bob"), NodeId("hub")
 LINK = LinkId("alice-bob")
+MS = SECOND_NS // 1_000
 
 
 def ideal_with(link: str) -> str:
@@ -79,6 +83,7 @@ def two_nodes(
     scheme: str = "any",
     communication: int = 2,
     goodness: float = 1.0,
+    clocks: Mapping[NodeId, SkewedClock] | None = None,
 ) -> VirtualTestbed:
     node = VirtualNode(communication=communication, storage=4, reference=4)
     return VirtualTestbed(
@@ -87,6 +92,7 @@ def two_nodes(
         links=[VirtualLink(link_id=LINK, ends=(ALICE, BOB), station=HUB, scheme=scheme, goodness=goodness)],
         seed=seed,
         rules=rules,
+        clocks=clocks,
     )
 
 
@@ -160,3 +166,18 @@ def leave(application: VirtualApplication, bed: VirtualTestbed) -> None:
     application.endpoint.close()
     bed.net.flush()
     bed.net.run_for(30 * SECOND_NS)
+
+
+def lossy(seed: int, *, communication: int = 2, pair_time_ns: int = 0) -> VirtualTestbed:
+    """Two nodes over a link of which every attempt takes 100 µs and succeeds once in four."""
+    node = VirtualNode(communication=communication, storage=2)
+    link = VirtualLink(
+        link_id=LINK, ends=(ALICE, BOB), station=HUB, model="lossy", attempts=8, pair_time_ns=pair_time_ns
+    )
+    return VirtualTestbed(preset=load_preset("ideal"), nodes={ALICE: node, BOB: node}, links=[link], seed=seed)
+
+
+def measuring(number: int = 1, *, priority: int = 0, max_time_ns: int = 100 * SECOND_NS) -> LinkCreate:
+    return LinkCreate(
+        peer=BOB, number=number, max_time_ns=max_time_ns, priority=priority, request_type=RequestType.MEASURE
+    )

@@ -105,8 +105,7 @@ class Slice:
     async def restart_broker(self) -> None:
         """Kill the broker without a goodbye, and start another at the same address."""
         address = self.broker.endpoint
-        self.broker.driver.close()
-        await self.broker.hub.close()
+        await self.broker.drop()
         self.broker = self._make_broker(address)
         await self.broker.start()
 
@@ -125,4 +124,4 @@ class Slice:
             return StationBrain(endpoint, [StationLink(link_id=LINK, primary=ALICE, secondary=BOB)])
         peer = BOB if endpoint.node == ALICE else ALICE
         settings = LinkSettings(link_id=LINK, peer=peer, station=STATION, primary=endpoint.node == ALICE, scheme="any")
-        return AgentBrain(endpoint, [settings], application_timeout_ns=1_000_000_000)
+        return AgentBrain(endpoint, [settings], application_timeout_ns=1_000_000_000, draw=lambda: 0.0)

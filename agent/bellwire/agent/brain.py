@@ -5,13 +5,14 @@ It joins the machines of one node: links, pairs, gates and programs, over one en
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from bellwire.agent.programs import run_program
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.gates import Gates
-from bellwire.protocols.ids import BROKER, LinkId, NetworkTimeNs, NodeId, PairId
+from bellwire.protocols.ids import BROKER, CreateId, LinkId, NetworkTimeNs, NodeId, PairId
 from bellwire.protocols.limits import MAX_TEXT_CHARS
 from bellwire.protocols.link import LinkEnd
 from bellwire.protocols.link_book import LinkSettings
@@ -22,13 +23,16 @@ from bellwire.protocols.messages import (
     HeraldClose,
     HeraldOpen,
     HeraldReport,
+    HeraldWait,
     LinkAdd,
     LinkCreate,
     LinkCreated,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     PairConfirm,
+    PairOutcome,
     PairRelease,
     ProgramRun,
     Reply,
@@ -39,24 +43,42 @@ from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import CreateSpec, LinkRequest
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Loss
+from bellwire.protocols.time_hub import TimePart
+from bellwire.protocols.time_sources import TimeSettings
 
-LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldReport, HeraldClose, PairConfirm, PairRelease)
+LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldWait, HeraldReport, HeraldClose, PairConfirm, PairRelease)
 
 
 class AgentBrain:
     """One node's agent, without its sockets and its hardware."""
 
-    def __init__(self, endpoint: Endpoint, links: Iterable[LinkSettings], *, application_timeout_ns: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        links: Iterable[LinkSettings],
+        *,
+        application_timeout_ns: int,
+        draw: Callable[[], float],
+        pair_storage: int = 0,
+        time: TimeSettings | None = None,
+    ) -> None:
+        """`draw` gives numbers drawn evenly from 0 (included) to 1 (excluded): they choose bases."""
         self.endpoint = endpoint
         self.node = Node(endpoint)
+        self.node.pair_storage = pair_storage
         self.links: dict[LinkId, LinkEnd] = {}
         self._by_peer: dict[NodeId, LinkEnd] = {}
         self._application_timeout_ns = application_timeout_ns
+        self._expired: dict[tuple[NodeId, CreateId], list[tuple[int, str]]] = {}
+        """The pairs that have ended in this stimulus: number and reason, by application and request."""
         for settings in links:
-            link = LinkEnd(self.node, settings, self._announce)
+            link = LinkEnd(self.node, settings, self._announce, draw=draw)
             link.pairs.on_pair_ended = self._pair_ended
             self.links[settings.link_id] = link
             self._by_peer[settings.peer] = link
+        self.time = TimePart(endpoint, time)
+        self.node.on_claim.append(self.time.claimed)
+        self.node.on_backend_lost.append(self.time.backend_lost)
         self.registers = Registers(self.node, self.find_pair)
         self.registers.on_pair_used = self._pair_used
         self.gates = Gates(self.node, self.registers, self.link_to, self.find_pair)
@@ -68,6 +90,7 @@ class AgentBrain:
         """Begin: greet the broker."""
         self.endpoint.begin(now_ns, f"{self.endpoint.node}:start")
         self.endpoint.keep_session(BROKER)
+        self.time.start()
 
     def find_pair(self, pair_id: PairId) -> PairEnd | None:
         """This node's half of a pair, if it holds one."""
@@ -99,12 +122,17 @@ class AgentBrain:
             lambda peer, message: self._link(message.link_id).windows.open(peer, message, message.request_id),
         )
         handle(HeraldReport, lambda peer, message: self._link(message.link_id).windows.report(peer, message))
+        handle(HeraldWait, lambda peer, message: self._link(message.link_id).windows.wait(peer, message))
         handle(HeraldClose, lambda peer, message: self._link(message.link_id).windows.close(peer, message))
         handle(
             PairConfirm,
             lambda peer, message: self._link(message.link_id).pairs.confirm(peer, message, message.request_id),
         )
         handle(PairRelease, lambda peer, message: self._link(message.link_id).pairs.released(peer, message))
+        handle(
+            PairOutcome,
+            lambda peer, message: self._link(message.link_id).tests.outcome(peer, message, message.request_id),
+        )
         handle(GateRequest, self._gate)
         handle(GateOpen, self.gates.open)
         handle(GateOutcome, lambda peer, message: self.gates.outcome(peer, message, message.request_id))
@@ -117,18 +145,9 @@ class AgentBrain:
         return link
 
     def _create(self, application: NodeId, message: LinkCreate) -> Reply | None:
-        if message.request_type is not RequestType.KEEP:
-            raise RequestError(ErrorCode.UNSUPP, "only requests of type K are served")
         link = self.link_to(message.peer)
-        spec = CreateSpec(
-            number=message.number,
-            min_fidelity=message.min_fidelity,
-            deadline_ns=NetworkTimeNs(self.endpoint.network_time_ns() + message.max_time_ns),
-            purpose_id=message.purpose_id,
-            priority=message.priority,
-            request_type=message.request_type,
-            application=application,
-        )
+        deadline_ns = NetworkTimeNs(self.endpoint.network_time_ns() + message.max_time_ns)
+        spec = CreateSpec.of(message, deadline_ns, application)
         request = link.create(spec)
         created = LinkCreated(create_id=request.create_id)
         self.endpoint.reply(application, message.request_id, created)
@@ -155,21 +174,12 @@ class AgentBrain:
             request.on_pair(pair)
         if not pair.owner:
             return
+        if request.spec.request_type is RequestType.MEASURE:
+            self._announce_outcome(request, pair)
+            return
         pair.announced = True
         link = self.link_to(pair.peer)
-        ok = LinkOk(
-            create_id=pair.create_id,
-            pair_id=pair.pair_id,
-            sequence_number=pair.sequence_number,
-            purpose_id=request.spec.purpose_id,
-            peer=pair.peer,
-            originator=request.originator,
-            bell_state=pair.bell_state,
-            goodness=link.settings.goodness,
-            time_of_goodness_ns=self.endpoint.network_time_ns(pair.heralded_ns),
-            confirmed_ns=self.endpoint.network_time_ns(),
-            expires_ns=pair.expires_ns,
-        )
+        ok = LinkOk(expires_ns=pair.expires_ns, **self._delivered(request, pair))
 
         def answered(answer: Answer) -> None:
             if isinstance(answer, RequestError) and pair.pair_id in link.book.pairs:
@@ -177,18 +187,52 @@ class AgentBrain:
 
         self.endpoint.ask(pair.owner, ok, self.endpoint.now_ns + self._application_timeout_ns, answered)
 
+    def _announce_outcome(self, request: LinkRequest, pair: PairEnd) -> None:
+        """A half was measured for an application, or could not be."""
+        if pair.outcome is None:
+            self._pair_ended(pair, "it could not be measured")
+            return
+        outcome = pair.outcome
+        ok = LinkMeasured(basis=outcome.basis, outcome=outcome.bit, **self._delivered(request, pair))
+        self.endpoint.ask(pair.owner, ok, self.endpoint.now_ns + self._application_timeout_ns, lambda _: None)
+
+    def _delivered(self, request: LinkRequest, pair: PairEnd) -> dict[str, Any]:
+        """What both forms of OK say."""
+        goodness = self.link_to(pair.peer).book.goodness(request.spec.min_fidelity)
+        return {
+            "create_id": pair.create_id,
+            "pair_id": pair.pair_id,
+            "sequence_number": pair.sequence_number,
+            "purpose_id": request.spec.purpose_id,
+            "peer": pair.peer,
+            "originator": request.originator,
+            "bell_state": pair.bell_state,
+            "goodness": goodness.value,
+            "goodness_low": goodness.low,
+            "goodness_high": goodness.high,
+            "goodness_estimated": goodness.estimated,
+            "time_of_goodness_ns": self.endpoint.network_time_ns(pair.heralded_ns),
+            "confirmed_ns": self.endpoint.network_time_ns(pair.confirmed_ns),
+        }
+
     def _pair_used(self, pair: PairEnd) -> None:
         """An application has begun to use its half: from now on it is one of its registers."""
         self.link_to(pair.peer).pairs.forget(pair)
 
     def _pair_ended(self, pair: PairEnd, why: str) -> None:
-        message = LinkExpire(
-            create_id=pair.create_id,
-            pair_id=pair.pair_id,
-            sequence_number=pair.sequence_number,
-            text=why[:MAX_TEXT_CHARS],
-        )
-        self._inform(pair.owner, message)
+        """A pair is no more: its application is told right after this stimulus, of all that ended in it at once."""
+        if not self._expired:
+            self.endpoint.timers.at(self.endpoint.now_ns, self._tell_expired)
+        self._expired.setdefault((pair.owner, pair.create_id), []).append((pair.sequence_number, why))
+
+    def _tell_expired(self) -> None:
+        expired, self._expired = self._expired, {}
+        for (application, create_id), ended in expired.items():
+            for low, high, why in _runs(ended):
+                message = LinkExpire(
+                    create_id=create_id, sequence_low=low, sequence_high=high, text=why[:MAX_TEXT_CHARS]
+                )
+                self._inform(application, message)
 
     def _inform(self, application: NodeId, message: LinkErr | LinkExpire) -> None:
         if self.endpoint.is_up(application):
@@ -215,3 +259,14 @@ class AgentBrain:
         for link in self.links.values():
             link.backend_lost(why)
         self.registers.clear()
+
+
+def _runs(ended: Iterable[tuple[int, str]]) -> list[tuple[int, int, str]]:
+    """Numbers without gaps and with one reason, as ranges: from the first (included) to the last (excluded)."""
+    runs: list[tuple[int, int, str]] = []
+    for number, why in sorted(ended):
+        if runs and runs[-1][1:] == (number, why):
+            runs[-1] = (runs[-1][0], number + 1, why)
+        else:
+            runs.append((number, number + 1, why))
+    return runs

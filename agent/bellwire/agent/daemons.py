@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from random import SystemRandom
 from typing import Protocol, TypeVar
 
 import structlog
@@ -43,7 +44,14 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
 
     def brain(endpoint: Endpoint) -> AgentBrain:
         timeout_ns = nanoseconds(config.application_timeout_ms)
-        return AgentBrain(endpoint, links, application_timeout_ns=timeout_ns)
+        return AgentBrain(
+            endpoint,
+            links,
+            application_timeout_ns=timeout_ns,
+            draw=SystemRandom().random,
+            pair_storage=config.pair_storage,
+            time=config.time.settings(),
+        )
 
     return _node_daemon(path, config, Role.AGENT, brain, readiness)
 
@@ -51,8 +59,12 @@ def agent_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
 def station_daemon(path: Path, readiness: Readiness) -> NodeDaemon:
     """Make the station of a configuration file, on the running loop. Raises as `agent_daemon`."""
     config = load_config(path, StationConfig)
-    links = _links(path, config.links)
-    return _node_daemon(path, config, Role.STATION, lambda endpoint: StationBrain(endpoint, links), readiness)
+    links, settings = _links(path, config.links), config.detectors.settings()
+
+    def brain(endpoint: Endpoint) -> StationBrain:
+        return StationBrain(endpoint, links, settings, time=config.time.settings())
+
+    return _node_daemon(path, config, Role.STATION, brain, readiness)
 
 
 class _LinkCapable(Protocol[L]):
@@ -92,7 +104,8 @@ def _node_daemon(
         options=config.backend.options,
     )
     backend = load_backend(config.backend.name, context)
-    endpoint = Endpoint(keys.name, role, epoch, settings=config.session.settings(), clock=BROKER)
+    clock = BROKER if config.time.sources else None
+    endpoint = Endpoint(keys.name, role, epoch, settings=config.session.settings(), clock=clock)
     endpoint.on_peer_lost.append(_log_loss)
     return NodeDaemon(
         make_brain(endpoint),
@@ -165,6 +178,7 @@ def make_world(path: Path, config: WorldConfig) -> World:
                 WorldLink(link_id=link_id(name), ends=link.ends, station=link.station, model=link.model)
                 for name, link in config.links.items()
             ],
+            stations={NodeId(name): station.detectors.settings() for name, station in config.stations.items()},
             seed=config.seed,
             start_ns=local_time_ns(),
             time_scale=config.time_scale,

@@ -8,14 +8,19 @@ from typing import Any, Final, Protocol
 
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.errors import BackendError
+from bellwire.protocols.errors import BackendError, TransportError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import BROKER, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.node import Node, QubitKind
+from bellwire.protocols.time_hub import TimePart
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
+from bellwire.transport.departures import noting_departures
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
+from bellwire.transport.time_offer import TimeOffer, own_address
+from bellwire.transport.time_socket import TimeSocket, host_and_port
 
 BACKEND_CLOSE_S: Final = 0.5
 """How long a backend may take to close. A daemon ends within a second."""
@@ -26,6 +31,7 @@ class BrainCapable(Protocol):
 
     endpoint: Endpoint
     node: Node
+    time: TimePart
 
     def start(self, now_ns: int) -> None:
         """Begin: greet the broker."""
@@ -35,7 +41,8 @@ class NodeDaemon:
     """Drives a brain over one connection to the broker and one backend.
 
     To be made, started and closed within one running loop. `report` is told in one line what a person may want to know.
-    It is ready while both its broker and its backend are there; `on_ready` is told whenever that changes.
+    It is ready while its broker and its backend are there and it knows the network's time; `on_ready` is told whenever that
+    changes.
     """
 
     def __init__(
@@ -64,8 +71,12 @@ class NodeDaemon:
         self._closing = asyncio.Event()
         self._driver: Driver | None = None
         self._connection: Connection | None = None
+        self._time_socket: TimeSocket | None = None
+        self._time_offer: TimeOffer | None = None
         brain.endpoint.on_peer_up.append(lambda peer: self._note_broker(peer, True))
         brain.endpoint.on_peer_lost.append(lambda peer, *_: self._note_broker(peer, False))
+        if brain.time.node is not None:
+            brain.time.node.on_state.append(self._note_time)
 
     # Life.
 
@@ -84,10 +95,13 @@ class NodeDaemon:
             drained=self._drained,
             report=self._report,
         )
-        self._driver = Driver(self.node, connection.send, self._clock, self._hand_over)
+        send = noting_departures(connection.send, self.brain.endpoint, self._clock)
+        self._driver = Driver(self.node, send, self._clock, self._hand_over)
         self._connection = connection
         try:
             connection.start()
+            self._open_time_socket()
+            self._offer_time()
             await self.backend.connect(self)
         except BaseException:
             await self._disconnect()
@@ -96,7 +110,7 @@ class NodeDaemon:
         self._driver.poke()
 
     async def wait_ready(self) -> None:
-        """Wait until both the broker and the backend are there."""
+        """Wait until the broker, the backend and the network's time are there."""
         await self._ready.wait()
 
     async def run(self) -> None:
@@ -141,7 +155,40 @@ class NodeDaemon:
         finally:
             await self._disconnect()
 
+    def _open_time_socket(self) -> None:
+        """Take the side path of time where there can be one."""
+        node = self.brain.time.node
+        if node is None:
+            return
+        self._time_socket = TimeSocket(self._time_datagram, self._clock)
+        try:
+            self._time_socket.reach(host_and_port(self._broker_endpoint)[0])
+        except TransportError as error:
+            self._tell(f"time goes by way of the session alone: {error}")
+            return
+        node.uses_path = True
+
+    def _offer_time(self) -> None:
+        """A source of time offers the side path too, at the address from which it reaches the broker."""
+        hub = self.brain.time.hub
+        if hub is None:
+            return
+        offer = self._time_offer = TimeOffer(hub, self._clock, self._stimulate)
+        try:
+            offer.listen(own_address(*host_and_port(self._broker_endpoint)), 0, tell_host=True)
+        except TransportError as error:
+            self._tell(f"time is given by way of the sessions alone: {error}")
+
+    def _time_datagram(self, data: bytes, _address: object, arrived_ns: int) -> None:
+        node = self.brain.time.node
+        if node is not None:
+            self._stimulate(lambda now_ns: node.receive_datagram(data, arrived_ns, now_ns))
+
     async def _disconnect(self) -> None:
+        if self._time_socket is not None:
+            self._time_socket.close()
+        if self._time_offer is not None:
+            self._time_offer.close()
         if self._driver is not None:
             self._driver.close()
         if self._connection is not None:
@@ -159,6 +206,10 @@ class NodeDaemon:
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         """A batch was answered."""
         self._stimulate(lambda now_ns: self.node.complete(number, completions, now_ns))
+
+    def claimed(self, claim: ClockClaim) -> None:
+        """The hardware's own clock says what the time is."""
+        self._stimulate(lambda now_ns: self.node.claimed(claim, now_ns))
 
     def lost(self, why: str) -> None:
         """The hardware is gone."""
@@ -181,6 +232,10 @@ class NodeDaemon:
             self._driver.stimulate(stimulus)
 
     def _hand_over(self) -> None:
+        if self._time_socket is not None and self.brain.time.node is not None:
+            self._time_socket.send(self.brain.time.node.take_datagrams())
+        if self._time_offer is not None:
+            self._time_offer.send()
         for batch in self.node.take_batches():
             self.backend.submit(batch)
 
@@ -193,8 +248,13 @@ class NodeDaemon:
             self._broker_up = up
             self._look_ready()
 
+    def _note_time(self) -> None:
+        assert self.brain.time.node is not None
+        self._tell(f"the clock of {self.brain.endpoint.node} is {self.brain.time.node.machine.state}")
+        self._look_ready()
+
     def _look_ready(self) -> None:
-        ready = self._broker_up and self.node.backend_up
+        ready = self._broker_up and self.node.backend_up and self.brain.endpoint.has_time
         if ready == self._ready.is_set():
             return
         if ready:

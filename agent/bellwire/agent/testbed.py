@@ -12,18 +12,30 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from msgspec import Meta
 
-from bellwire.agent.config import APPLICATION_TIMEOUT_MS, LinkTable, LinkTimes, Seed, StationLinkTable, TimeScale
+from bellwire.agent.config import (
+    APPLICATION_TIMEOUT_MS,
+    MAX_PAIR_TIME_MS,
+    DetectorsTable,
+    LinkTable,
+    LinkTimes,
+    PairTimeMs,
+    QubitCount,
+    Seed,
+    StationLinkTable,
+    TimeScale,
+)
 from bellwire.agent.daemons import preset_source
 from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.herald import SCHEMES
 from bellwire.protocols.ids import BROKER, NAME_PATTERN, LinkId, NodeId, QubitName, link_id, node_id
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
-from bellwire.shell.config import SessionTable, Table, Text, load_config, nanoseconds, to_toml
+from bellwire.shell.config import GRANDMASTER, SessionTable, Table, Text, TimeTable, load_config, nanoseconds, to_toml
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, load_preset
-from bellwire.sim.topology import MAX_QUBITS_PER_NODE, WorldLink, WorldNode, check_topology
+from bellwire.sim.topology import WorldLink, WorldNode, check_topology
 from bellwire.sim.virtual import SECOND_NS, VirtualTestbed
 from bellwire.transport.keys import PUBLIC_SUFFIX, SECRET_SUFFIX, generate, load_public
 
@@ -36,7 +48,6 @@ LATENCY_NS: Final = 100_000
 READY_NS: Final = 30 * SECOND_NS
 """How much virtual time may pass until a testbed is ready."""
 
-QubitCount = Annotated[int, Meta(ge=0, le=MAX_QUBITS_PER_NODE)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=NAME_PATTERN)]
 
@@ -46,7 +57,11 @@ _QUBIT_NAMES = {"communication": "network", "storage": "circuit", "reference": "
 class TestbedNode(Table, frozen=True, kw_only=True):
     """A table `[nodes.NAME]`: a node model of the preset, and how many qubits of each kind the node has.
 
-    They are called `network0`, `circuit0`, `reference0` and so on.
+    They are called `network0`, `circuit0`, `reference0` and so on. So many storage qubits as `pair_storage` says may hold
+    halves of pairs, so that communication qubits are free for the next.
+
+    Raises:
+        ValueError: when there are not so many.
     """
 
     __test__: ClassVar[bool] = False
@@ -55,6 +70,12 @@ class TestbedNode(Table, frozen=True, kw_only=True):
     communication: QubitCount = 1
     storage: QubitCount = 1
     reference: QubitCount = 0
+    time: TimeTable = TimeTable()
+    pair_storage: QubitCount = 0
+
+    def __post_init__(self) -> None:
+        if self.pair_storage > self.storage:
+            raise ValueError(f"`pair_storage` is {self.pair_storage}, of {self.storage} storage qubits")
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """The node's qubits by name."""
@@ -66,15 +87,21 @@ class TestbedNode(Table, frozen=True, kw_only=True):
 
 
 class TestbedStation(Table, frozen=True, kw_only=True):
-    """A table `[stations.NAME]`: there is nothing to say about a station, but that it is there."""
+    """A table `[stations.NAME]`. With `detectors.sets` a station serves its links in turn, by a switch."""
 
     __test__: ClassVar[bool] = False
+
+    detectors: DetectorsTable = DetectorsTable()
+    time: TimeTable = TimeTable()
 
 
 class TestbedLink(LinkTimes, frozen=True, kw_only=True):
     """A table `[links.NAME]`: its ends (the first is the primary one), its station, its model, and how it is operated.
 
-    `goodness`, which is what the link promises, is the fidelity of the preset's model unless it is given.
+    With scheme `direct` the station is the end that receives.
+
+    `goodness`, which is what the link promises, and `pair_time_ms`, the mean time until a window heralds a pair, are those of
+    the preset's model unless they are given.
     """
 
     __test__: ClassVar[bool] = False
@@ -83,6 +110,7 @@ class TestbedLink(LinkTimes, frozen=True, kw_only=True):
     station: NodeId
     model: Text
     goodness: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    pair_time_ms: PairTimeMs | None = None
 
 
 class TestbedConfig(Table, frozen=True, kw_only=True):
@@ -101,6 +129,8 @@ class TestbedConfig(Table, frozen=True, kw_only=True):
     stations: dict[str, TestbedStation]
     links: dict[str, TestbedLink] = {}
     session: SessionTable = SessionTable()
+    time: TimeTable = GRANDMASTER
+    """The broker's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +177,7 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
             if names.count(name) > 1:
                 raise ConfigError(f"there are two of the name {name!r}")
         for name, link in config.links.items():
-            if link.station not in config.stations:
+            if link.station not in config.stations and SCHEMES[link.scheme].midpoint:
                 raise ConfigError(f"links.{name}: station {link.station!r} has no table [stations.{link.station}]")
         preset = load_preset(preset_source(path.parent, config.preset))
         nodes = [
@@ -158,6 +188,10 @@ def load_testbed(path: Path) -> tuple[TestbedConfig, Preset]:
             for name, link in config.links.items()
         ]
         check_topology(preset, nodes, links)
+        for name, link in config.links.items():
+            scheme = preset.links[link.model].scheme
+            if scheme is not None and scheme.name != link.scheme:
+                raise ConfigError(f"links.{name}: scheme {link.scheme!r}, but model {link.model!r} is {scheme.name}")
     except ConfigError as error:
         text = str(error)
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from None
@@ -184,16 +218,24 @@ class PlannedLink:
         return self.at_station.settings(self.link_id)
 
 
-def plan_links(config: TestbedConfig, preset: Preset) -> list[PlannedLink]:
-    """What everybody is told of the links of a testbed."""
-    return [_plan_link(LinkId(name), link, preset) for name, link in config.links.items()]
+def plan_links(config: TestbedConfig, preset: Preset, *, time_scale: float) -> list[PlannedLink]:
+    """What everybody is told of the links of a testbed, whose world's time runs `time_scale` times as fast as theirs."""
+    shared = {name for name, station in config.stations.items() if station.detectors.sets is not None}
+    return [
+        _plan_link(LinkId(name), link, preset, time_scale=time_scale, shared=link.station in shared)
+        for name, link in config.links.items()
+    ]
 
 
-def _plan_link(label: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
+def _plan_link(label: LinkId, link: TestbedLink, preset: Preset, *, time_scale: float, shared: bool) -> PlannedLink:
     primary, secondary = link.ends
-    goodness = link.goodness
-    if goodness is None:
-        goodness = round(LinkPhysics.of(preset.links[link.model]).fidelity_ratio, 9)
+    physics = LinkPhysics.of(preset.links[link.model])
+    goodness = round(physics.fidelity_ratio, 9) if link.goodness is None else link.goodness
+    bright = physics.bright_states()
+    pair_time_ms = link.pair_time_ms
+    if pair_time_ms is None:
+        rate_per_s = physics.rate_per_s(None if bright is None else bright.ratio_for(goodness)) * time_scale
+        pair_time_ms = round(1e3 / rate_per_s, 6) if rate_per_s > 1e-9 else MAX_PAIR_TIME_MS
     times = {field: getattr(link, field) for field in LinkTimes.__struct_fields__}
     return PlannedLink(
         link_id=label,
@@ -201,10 +243,21 @@ def _plan_link(label: LinkId, link: TestbedLink, preset: Preset) -> PlannedLink:
         station=link.station,
         model=link.model,
         at_end={
-            end: LinkTable(peer=peer, station=link.station, primary=end == primary, goodness=goodness, **times)
+            end: LinkTable(
+                peer=peer,
+                station=link.station,
+                primary=end == primary,
+                goodness=goodness,
+                pair_time_ms=pair_time_ms,
+                bright_states=() if bright is None else bright.points,
+                shared_detectors=shared,
+                **times,
+            )
             for end, peer in ((primary, secondary), (secondary, primary))
         },
-        at_station=StationLinkTable(primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms),
+        at_station=StationLinkTable(
+            primary=primary, secondary=secondary, report_timeout_ms=link.report_timeout_ms, guard_ms=link.guard_ms
+        ),
     )
 
 
@@ -225,7 +278,8 @@ def virtual_testbed(
     bed = VirtualTestbed(
         preset=preset,
         nodes={NodeId(name): node for name, node in config.nodes.items()},
-        links=plan_links(config, preset),
+        links=plan_links(config, preset, time_scale=1.0),
+        stations={NodeId(name): station.detectors.settings() for name, station in config.stations.items()},
         seed=config.seed if seed is None else seed,
         latency_ns=latency_ns,
         session=config.session.settings(),
@@ -233,7 +287,9 @@ def virtual_testbed(
         clocks={},
     )
     endpoints = [bed.brain(NodeId(name)).endpoint for name in (*bed.stations, *bed.agents)]
-    bed.net.run_until(lambda: all(endpoint.is_up(BROKER) for endpoint in endpoints), limit_ns=READY_NS)
+    bed.net.run_until(
+        lambda: all(endpoint.is_up(BROKER) and endpoint.has_time for endpoint in endpoints), limit_ns=READY_NS
+    )
     return bed
 
 
@@ -283,7 +339,7 @@ class _Writer:
     ) -> None:
         self._path = path
         self._config = config
-        self._links = plan_links(config, preset)
+        self._links = plan_links(config, preset, time_scale=config.time_scale)
         self._directory = directory
         self._keys = directory / "keys"
         self._broker = broker
@@ -301,13 +357,16 @@ class _Writer:
                 "secret_key": f"keys/{BROKER}{SECRET_SUFFIX}",
                 "authorized_keys": f"authorized/{BROKER}",
                 "session": session,
+                "time": _time(self._config.time),
             },
         )
         yield self._write_part(WORLD, "world", self._world_file(session))
-        for name in self._config.stations:
-            yield self._write_part(name, "station", self._node_file(name, session) | self._station_links(name))
-        for name in self._config.nodes:
-            yield self._write_part(name, "agent", self._node_file(name, session) | self._agent_links(name))
+        for name, station in self._config.stations.items():
+            file = self._node_file(name, session, station.time)
+            yield self._write_part(name, "station", file | self._station_links(name))
+        for name, node in self._config.nodes.items():
+            file = self._node_file(name, session, node.time) | {"pair_storage": node.pair_storage}
+            yield self._write_part(name, "agent", file | self._agent_links(name))
         self._write(CLIENT_FILE, self._client_file())
 
     def _write_part(self, name: str, command: str, content: dict[str, Any]) -> Part:
@@ -361,14 +420,20 @@ class _Writer:
                 name: {"ends": list(link.ends), "station": link.station, "model": link.model}
                 for name, link in config.links.items()
             },
+            "stations": {
+                name: {"detectors": msgspec.to_builtins(station.detectors)}
+                for name, station in config.stations.items()
+                if station.detectors.sets is not None
+            },
         }
 
-    def _node_file(self, name: str, session: dict[str, Any]) -> dict[str, Any]:
+    def _node_file(self, name: str, session: dict[str, Any], time: TimeTable) -> dict[str, Any]:
         times = self._config.session.settings()
         return {
             "secret_key": f"keys/{name}{SECRET_SUFFIX}",
             "broker": {"endpoint": self._broker.endpoint, "key": f"keys/{BROKER}{PUBLIC_SUFFIX}"},
             "session": session,
+            "time": _time(time),
             "backend": {
                 "name": "sim",
                 "options": {
@@ -388,7 +453,8 @@ class _Writer:
 
     def _station_links(self, name: str) -> dict[str, Any]:
         served = {link.link_id: link.at_station for link in self._links if link.station == name}
-        return {"links": msgspec.to_builtins(served)}
+        detectors = self._config.stations[name].detectors
+        return {"links": msgspec.to_builtins(served), "detectors": msgspec.to_builtins(detectors)}
 
     def _client_file(self) -> dict[str, Any]:
         return {
@@ -402,6 +468,13 @@ class _Writer:
                 "secret_key": f"keys/{OBSERVER}{SECRET_SUFFIX}",
             },
         }
+
+
+def _time(table: TimeTable) -> dict[str, Any]:
+    values = {name: getattr(table, name) for name in table.__struct_fields__}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if value is not None
+    }
 
 
 def _write_changed(path: Path, content: bytes) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,8 @@ from bellwire.shell.options import NETWORK, Json, error_console, show_json, show
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from bellwire.client.net import Network, Pair
+    from bellwire.client.creates import HeraldedPair, MeasuredPair, Pair
+    from bellwire.client.net import Network
     from bellwire.client.program import Program
 
 app = typer.Typer()
@@ -67,6 +68,13 @@ class Variant(StrEnum):
 
     SYMMETRIC = "symmetric"
     SEQUENTIAL = "sequential"
+
+
+class PairType(StrEnum):
+    """What becomes of pairs: K, they are kept; M, both ends measure them at once."""
+
+    KEEP = "K"
+    MEASURE = "M"
 
 
 class GateName(StrEnum):
@@ -117,21 +125,54 @@ def entangle(
     number: Annotated[int, typer.Option("--number", "-n", min=1, max=1_000_000, help="How many pairs.")] = 1,
     fidelity: Fidelity = 0.0,
     timeout: Timeout = 10.0,
-    look: Annotated[bool, typer.Option("--measure", help="Measure both halves, to see how they agree.")] = False,
+    kind: Annotated[
+        PairType, typer.Option("--type", help="K keeps the pairs; M has both ends measure each at once and keeps none.")
+    ] = PairType.KEEP,
+    basis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BASIS[,BASIS]",
+            help="With --type M: z, x, y, or one drawn for every pair from xz, xyz or chsh. Two: A's and B's. [default: z]",
+        ),
+    ] = None,
+    priority: Annotated[
+        int, typer.Option(min=0, max=7, help="The link serves greater ones first, and applications of one by turns.")
+    ] = 0,
+    atomic: Annotated[
+        bool, typer.Option("--atomic", help="With --type K: all pairs are there at the same time, or none comes.")
+    ] = False,
+    consecutive: Annotated[
+        bool, typer.Option("--consecutive", help="The link makes no pair for anybody else between these.")
+    ] = False,
+    look: Annotated[
+        bool, typer.Option("--measure", help="With --type K: measure both halves in Z, to see how they agree.")
+    ] = False,
     client: Client = None,
     json: Json = False,
 ) -> None:
     """Herald entangled pairs between two neighbouring nodes, show them, and give them back.
 
     Example: `bellwire entangle alice bob --number 10 --fidelity 0.9 --measure`
+
+    Example: `bellwire entangle alice bob --number 1000 --type M --basis xz`, the bits of a BB84 key before sifting
+
+    Example: `bellwire entangle alice bob --number 2 --atomic --priority 5`
     """
     for name in (first, second):
         node_id(name)
+    wish = _wish(kind, basis, atomic, look)
+    wish |= {
+        "number": number,
+        "fidelity": fidelity,
+        "timeout_s": timeout,
+        "priority": priority,
+        "consecutive": consecutive,
+    }
     path = find_client(client)
     pairs: list[dict[str, Any]] = []
     started = time.perf_counter()
     try:
-        _wait(_entangle(path, (first, second), number, fidelity, timeout, look, pairs))
+        _wait(_entangle(path, (first, second), wish, look, pairs))
     except BellwireError:
         if pairs and not json:
             _show_pairs(pairs, time.perf_counter() - started)
@@ -143,24 +184,66 @@ def entangle(
         _show_pairs(pairs, seconds)
 
 
+def _wish(kind: PairType, basis: str | None, atomic: bool, look: bool) -> dict[str, Any]:
+    """The options that only pairs of one type have.
+
+    Raises:
+        ConfigError: when one is given with the other type, or there is no such basis.
+    """
+    if kind is PairType.KEEP:
+        if basis is not None:
+            raise ConfigError("--basis needs --type M: with type K measure afterwards, with --measure or a program")
+        return {"atomic": atomic}
+    if atomic or look:
+        option = "--atomic" if atomic else "--measure"
+        raise ConfigError(f"{option} needs --type K: with type M both ends measure each pair at once and keep none")
+    from bellwire.client.creates import readout
+
+    names = (basis or "z").split(",")
+    if len(names) > 2:
+        raise ConfigError(f"--basis {basis}: expected one basis for both nodes, or one for each")
+    return {"basis": readout(names[0]), "other_basis": readout(names[-1])}
+
+
 async def _entangle(
-    path: Path,
-    nodes: tuple[str, str],
-    number: int,
-    fidelity: float,
-    timeout_s: float,
-    look: bool,
-    pairs: list[dict[str, Any]],
+    path: Path, nodes: tuple[str, str], wish: dict[str, Any], look: bool, pairs: list[dict[str, Any]]
 ) -> None:
+    from bellwire.client.creates import MeasuredPair
     from bellwire.client.net import connect
 
     async with connect(path) as network:
-        with _progress("heralding pairs", number) as (progress, task):
-            asked = network.pairs(*nodes, number=number, fidelity=fidelity, timeout_s=timeout_s)
+        with _progress("heralding pairs", wish["number"]) as (progress, task):
+            asked: AsyncGenerator[Pair | MeasuredPair] = (
+                network.measured(*nodes, **wish) if "basis" in wish else network.pairs(*nodes, **wish)
+            )
             async with aclosing(asked) as made:
                 async for pair in made:
-                    pairs.append(await _use_pair(network, pair, look, timeout_s))
+                    if isinstance(pair, MeasuredPair):
+                        pairs.append(_describe_measured(pair))
+                    else:
+                        pairs.append(await _use_pair(network, pair, look, wish["timeout_s"]))
                     progress.advance(task)
+
+
+def _describe(pair: HeraldedPair) -> dict[str, Any]:
+    return {
+        "sequence_number": pair.sequence_number,
+        "pair_id": pair.pair_id,
+        "nodes": list(pair.nodes),
+        "bell_state": pair.bell_state.value,
+        "goodness": pair.goodness,
+        "goodness_low": pair.goodness_low,
+        "goodness_high": pair.goodness_high,
+        "goodness_estimated": pair.goodness_estimated,
+    }
+
+
+def _describe_measured(pair: MeasuredPair) -> dict[str, Any]:
+    return _describe(pair) | {
+        "bases": [basis.value for basis in pair.bases],
+        "bits": "".join(map(str, pair.bits)),
+        "as_expected": pair.as_expected,
+    }
 
 
 async def _use_pair(network: Network, pair: Pair, look: bool, timeout_s: float) -> dict[str, Any]:
@@ -169,14 +252,7 @@ async def _use_pair(network: Network, pair: Pair, look: bool, timeout_s: float) 
 
     steps = [*([measure(pair.pair_id)] if look else []), release(pair.pair_id)]
     results = await asyncio.gather(*(network.run(node, steps, timeout_s=timeout_s) for node in pair.nodes))
-    shown: dict[str, Any] = {
-        "sequence_number": pair.sequence_number,
-        "pair_id": pair.pair_id,
-        "nodes": list(pair.nodes),
-        "bell_state": pair.bell_state.value,
-        "goodness": pair.goodness,
-        "expires_ns": pair.expires_ns,
-    }
+    shown = _describe(pair) | {"expires_ns": pair.expires_ns}
     if look:
         shown["bits"] = "".join(str(result.bits[0]) for result in results)
     return shown
@@ -184,11 +260,22 @@ async def _use_pair(network: Network, pair: Pair, look: bool, timeout_s: float) 
 
 def _show_pairs(pairs: list[dict[str, Any]], seconds: float) -> None:
     columns = {"sequence_number": "number", "pair_id": "pair", "bell_state": "Bell state", "goodness": "goodness"}
+    told = ""
+    if pairs and "bases" in pairs[0]:
+        columns["bases"] = "bases"
+        alike = [pair["as_expected"] for pair in pairs if pair["as_expected"] is not None]
+        told = f", {sum(alike)} of {len(alike)} in equal bases as expected"
     if pairs and "bits" in pairs[0]:
         columns["bits"] = "measured"
-    rows = [[pair[key] for key in columns] for pair in pairs]
+    rows = [[_cell(pair, key) for key in columns] for pair in pairs]
     many = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
-    show_table(f"{many} in {seconds:.3f} s", list(columns.values()), rows)
+    show_table(f"{many} in {seconds:.3f} s{told}", list(columns.values()), rows)
+
+
+def _cell(pair: dict[str, Any], key: str) -> object:
+    if key == "goodness" and pair["goodness_estimated"]:
+        return f"{pair[key]:.3f}, {pair['goodness_low']:.3f} to {pair['goodness_high']:.3f}"
+    return " ".join(pair[key]) if isinstance(pair[key], list) else pair[key]
 
 
 @app.command("gate", rich_help_panel=NETWORK)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bellwire.backends.interface import NodeBackend
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Arm, Done, Measure, Measured
 from bellwire.protocols.node import Batch, QubitKind, failure
-from bellwire.transport.clock import new_epoch
+from bellwire.transport.clock import local_time_ns, new_epoch
 
 
 class ContractViolation(AssertionError):
@@ -33,6 +34,8 @@ class _Sink:
             asyncio.get_running_loop().create_future()
         )
         self.answers: dict[int, asyncio.Future[tuple[AnyCompletion, ...]]] = {}
+        self.claims: asyncio.Queue[tuple[ClockClaim, int]] = asyncio.Queue()
+        """Each with the local time at which it came."""
         self.violation: ContractViolation | None = None
         self.closed = False
 
@@ -50,6 +53,10 @@ class _Sink:
             self._violated("answered-once", f"batch {number} was answered twice")
         else:
             answer.set_result(completions)
+
+    def claimed(self, claim: ClockClaim) -> None:
+        self._open("claimed")
+        self.claims.put_nowait((claim, local_time_ns()))
 
     def lost(self, why: str) -> None:
         self._open("lost")

@@ -30,12 +30,16 @@ from bellwire.protocols.instructions import (
     Measured,
     WindowEnded,
 )
+from bellwire.protocols.messages import ClockState
 from bellwire.protocols.node import QubitKind, failure
+from bellwire.protocols.time_servo import ClockSpec, Servo
 
 NO_QUBIT: Final = QubitName("no-such-qubit")
 ARM_TIMEOUT_NS: Final = 50_000_000
 CLOCK_RATIO: Final = 0.9
 """A backend's clock may run so fast: a window's time over the wall's."""
+CLAIMS: Final = 4
+"""Claims of a clock that are looked at."""
 
 LONG_TIMEOUT_NS: Final = 3_600_000_000_000
 
@@ -248,6 +252,32 @@ async def _cancel_of_unknown(check: BackendCheck) -> None:
     check.done(rule, completion)
 
 
+async def _clock_claims_hold(check: BackendCheck) -> None:
+    """What a clock says of itself is of the past, in order, and can be true together with what it said before."""
+    servo, last = Servo(ClockSpec()), None
+    for _ in range(CLAIMS):
+        try:
+            async with asyncio.timeout(check.timeout_s):
+                claim, at_ns = await check.sink.claims.get()
+        except TimeoutError:
+            raise ContractViolation("clock-claims", f"no claim came within {check.timeout_s:g} s") from None
+        if claim.state is not ClockState.LOCKED:
+            continue
+        if claim.local_ns > at_ns:
+            text = f"a claim of the local time {claim.local_ns} came at {at_ns}"
+            raise ContractViolation("clock-claims-are-of-the-past", text)
+        if last is not None and claim.local_ns <= last.local_ns:
+            text = f"a claim of the local time {claim.local_ns} came after one of {last.local_ns}"
+            raise ContractViolation("clock-claims-are-in-order", text)
+        if not servo.agrees(claim.sample()):
+            text = f"{claim} contradicts the claims before it"
+            raise ContractViolation("clock-claims-agree", text)
+        servo.take(claim.sample())
+        last = claim
+    if last is None:
+        raise ContractViolation("clock-claims", f"none of {CLAIMS} claims is of a clock that is locked")
+
+
 Rule = Callable[[BackendCheck], Awaitable[None]]
 
 RULES_OF_ALL: tuple[tuple[str, Rule], ...] = (
@@ -258,6 +288,7 @@ RULES_OF_ALL: tuple[tuple[str, Rule], ...] = (
     ("windows-last-their-time", _windows_last_their_time),
     ("cancel-ends-a-window", _cancel_ends_window),
 )
+RULES_OF_CLOCKS: tuple[tuple[str, Rule], ...] = (("clock-claims", _clock_claims_hold),)
 RULES_OF_ENDS: tuple[tuple[str, Rule], ...] = (
     ("a-free-qubit-is-refused", _free_qubit_is_refused),
     ("initialise-gives-0", _initialise_gives_0),
@@ -280,6 +311,7 @@ async def check_backend(
     timeout_s: float = 5.0,
     shots: int = 50,
     error_ratio: float = 0.1,
+    has_clock: bool = False,
 ) -> ContractReport:
     """Check a backend against the contract. Nobody else may use its qubits or its link meanwhile.
 
@@ -289,6 +321,7 @@ async def check_backend(
         timeout_s: how long connecting, closing and each batch may take.
         shots: repetitions of what is checked by its statistics; at most 80.
         error_ratio: how many of the shots may come out wrong, for real devices err.
+        has_clock: whether it has a clock that disciplines itself, which must say what the time is within `timeout_s` each time.
 
     Raises:
         ContractViolation: with the rule that does not hold.
@@ -300,7 +333,8 @@ async def check_backend(
         await check.start()
         held.append("connects")
         check_names(check)
-        for rule, run in (*(RULES_OF_ENDS if check.qubits else ()), *RULES_OF_ALL):
+        rules = (*(RULES_OF_ENDS if check.qubits else ()), *RULES_OF_ALL, *(RULES_OF_CLOCKS if has_clock else ()))
+        for rule, run in rules:
             try:
                 await run(check)
                 held.append(rule)

@@ -1,7 +1,7 @@
 """The interface of a backend: hardware, or what simulates it (spec 2 §7).
 
-Three calls down (`connect`, `submit`, `close`), three up (`connected`, `completed`, `lost`). Nothing above knows which
-backend it has.
+Three calls down (`connect`, `submit`, `close`), four up (`connected`, `completed`, `claimed`, `lost`). Nothing above knows
+which backend it has.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import Epoch, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.messages import Role
@@ -39,6 +40,13 @@ class BackendSinkCapable(Protocol):
 
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         """A batch was carried out, or has failed: one completion for each of its instructions."""
+
+    def claimed(self, claim: ClockClaim) -> None:
+        """A clock of the hardware's own, which disciplines itself, says what the network's time is (spec 4 §3.6).
+
+        To be called about once a second, and at once when its state changes. A backend without such a clock never does: the
+        node then takes the time from exchanges. The own clock is `local_time_ns` of `bellwire.transport.clock`.
+        """
 
     def lost(self, why: str) -> None:
         """The hardware cannot be reached any more; batches under way will not be answered. It may come back."""

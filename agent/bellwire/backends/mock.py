@@ -5,6 +5,7 @@ backend.script(Measure, Measured(bit=1), Failed(text="the laser is out"))
 backend.hold()                      # batches wait until `release`
 await backend.submitted(2)          # until two batches have come
 backend.release()
+backend.claim(ClockClaim(...))      # its clock says what the network's time is
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from bellwire.backends.interface import BackendContext, BackendSinkCapable, NodeBackend
 from bellwire.protocols.errors import BackendError, ConfigError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import QubitName, WindowId
 from bellwire.protocols.instructions import (
     AnyCompletion,
@@ -134,6 +136,12 @@ class MockBackend(NodeBackend):
         self._unanswered.clear()
         self._forget_windows()
         self._sink.lost(why)
+
+    def claim(self, claim: ClockClaim) -> None:
+        """Its own clock says what the network's time is."""
+        if self._sink is None:
+            raise BackendError("the mock has no sink yet: connect comes first")
+        self._sink.claimed(claim)
 
     async def submitted(self, number: int) -> None:
         """Wait until so many batches have been submitted, counted from the beginning."""

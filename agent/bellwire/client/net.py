@@ -6,15 +6,15 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from bellwire.client.config import ClientConfig
+from bellwire.client.creates import Create, HeraldedPair, MeasuredPair, Pair, readout
 from bellwire.client.participant import Participant, SocketParticipant
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, CreateId, NodeId, PairId, node_id
-from bellwire.protocols.instructions import BellState
 from bellwire.protocols.messages import (
+    Delivered,
     GateKind,
     GateRequest,
     GateResult,
@@ -24,124 +24,26 @@ from bellwire.protocols.messages import (
     LinkCreated,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     ProgramResult,
     ProgramRun,
     Reply,
+    RequestType,
     SessionAck,
     Step,
+    TimeReport,
+    TimeStatus,
 )
+from bellwire.protocols.readout import Readout
 from bellwire.shell.config import load_config
 from bellwire.shell.operand import check_fidelity, duration_ns, operand
 
 GRACE_S = 2.0
 """How much longer the client waits than it gave the network, so that the network's own answer comes first."""
 
-MAX_HALVES = 4_096
-"""Pairs of one request of which only one end has spoken."""
-
-MAX_EARLY_ERRORS = 8
-"""Errors of a request that came before it was known whose they may be."""
-
 MAX_EARLY_CREATES = 64
 """Requests of which an OK came before they were known to exist, that are remembered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A pair that both of its ends hold for this application, until `expires_ns` (the network's clock).
-
-    `confirmation_ns` is how long it took from the herald at the first end until that end knew of both.
-    """
-
-    pair_id: PairId
-    nodes: tuple[NodeId, NodeId]
-    bell_state: BellState
-    sequence_number: int
-    goodness: float
-    expires_ns: int
-    confirmation_ns: int
-
-
-@dataclass(slots=True)
-class _Create:
-    """What is said of one request. Before its `nodes` are known, anybody may have spoken; afterwards only they are heard."""
-
-    halves: dict[PairId, dict[NodeId, LinkOk]] = field(default_factory=dict)
-    arrived: asyncio.Queue[Pair | RequestError] = field(default_factory=asyncio.Queue)
-    nodes: tuple[NodeId, NodeId] | None = None
-    early_errors: dict[NodeId, RequestError] = field(default_factory=dict)
-
-    def claim(self, nodes: tuple[NodeId, NodeId]) -> None:
-        """Say whose request it is: what they have said takes effect, and what others have said is dropped."""
-        self.nodes = nodes
-        early, self.halves = self.halves, {}
-        for pair_id, halves in early.items():
-            own = {node: ok for node, ok in halves.items() if node in nodes}
-            if own:
-                self.halves[pair_id] = own
-                self._match(pair_id)
-        errors, self.early_errors = self.early_errors, {}
-        for node, error in errors.items():
-            if node in nodes:
-                self.arrived.put_nowait(error)
-
-    def ok(self, peer: NodeId, message: LinkOk) -> None:
-        """Take one end's word that a pair is confirmed.
-
-        Raises:
-            RequestError: DENIED when `peer` is no end of the link, LIMIT when too many pairs await their other half.
-        """
-        self._check(peer)
-        if message.pair_id not in self.halves and len(self.halves) >= MAX_HALVES:
-            raise RequestError(ErrorCode.LIMIT, f"more than {MAX_HALVES} pairs await their other half")
-        self.halves.setdefault(message.pair_id, {})[peer] = message
-        self._match(message.pair_id)
-
-    def err(self, peer: NodeId, error: RequestError) -> None:
-        """Take one end's word that the request has failed. Raises as `ok`."""
-        self._check(peer)
-        if self.nodes is not None:
-            self.arrived.put_nowait(error)
-        elif peer in self.early_errors or len(self.early_errors) < MAX_EARLY_ERRORS:
-            self.early_errors[peer] = error
-        else:
-            raise RequestError(ErrorCode.LIMIT, f"more than {MAX_EARLY_ERRORS} errors came before their request")
-
-    def expire(self, peer: NodeId, pair_id: PairId) -> None:
-        """Forget what one end has said of a pair that is no more. Raises as `ok`."""
-        self._check(peer)
-        halves = self.halves.get(pair_id, {})
-        halves.pop(peer, None)
-        if not halves:
-            self.halves.pop(pair_id, None)
-
-    def _check(self, peer: NodeId) -> None:
-        if self.nodes is not None and peer not in self.nodes:
-            raise RequestError(ErrorCode.DENIED, f"{peer} is no end of this link")
-
-    def _match(self, pair_id: PairId) -> None:
-        """Hand a pair on when both ends have spoken of it."""
-        halves = self.halves[pair_id]
-        if self.nodes is None or any(node not in halves for node in self.nodes):
-            return
-        del self.halves[pair_id]
-        first, second = (halves[node] for node in self.nodes)
-        if first.bell_state is not second.bell_state:
-            error = RequestError(ErrorCode.PROTOCOL, f"the ends of {pair_id} disagree on its Bell state")
-            self.arrived.put_nowait(error)
-            return
-        self.arrived.put_nowait(
-            Pair(
-                pair_id=pair_id,
-                nodes=self.nodes,
-                bell_state=first.bell_state,
-                sequence_number=first.sequence_number,
-                goodness=min(first.goodness, second.goodness),
-                expires_ns=min(first.expires_ns, second.expires_ns),
-                confirmation_ns=first.confirmed_ns - first.time_of_goodness_ns,
-            )
-        )
 
 
 class Network:
@@ -149,10 +51,11 @@ class Network:
 
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
-        self._creates: dict[CreateId, _Create] = {}
+        self._creates: dict[CreateId, Create] = {}
         self._creating = 0
         endpoint = participant.endpoint
         endpoint.handle(LinkOk, self._ok)
+        endpoint.handle(LinkMeasured, self._ok)
         endpoint.handle(LinkErr, self._err)
         endpoint.handle(LinkExpire, self._expire)
 
@@ -184,8 +87,17 @@ class Network:
         fidelity: float = 0.0,
         timeout_s: float = 10.0,
         priority: int = 0,
+        atomic: bool = False,
+        consecutive: bool = False,
     ) -> AsyncGenerator[Pair]:
-        """Make `number` pairs with one request; each comes as soon as both ends have confirmed it.
+        """Make `number` pairs with one request (type K); each comes as soon as both ends have confirmed it.
+
+        Args:
+            fidelity: the least expected fidelity that will do.
+            timeout_s: how long the whole request may take.
+            priority: 0 to 7; the link serves greater ones first.
+            atomic: all pairs are there at the same time, and come at once, or none comes.
+            consecutive: the link makes no pair for anybody else between these.
 
         Raises:
             RequestError: as `entangle`, after the pairs that were made.
@@ -197,21 +109,75 @@ class Network:
             min_fidelity=check_fidelity(fidelity),
             max_time_ns=duration_ns(timeout_s),
             priority=priority,
+            atomic=atomic,
+            consecutive=consecutive,
         )
+        async with aclosing(self._asked(nodes, create, timeout_s)) as asked:
+            async for pair in asked:
+                if isinstance(pair, Pair):
+                    yield pair
+
+    async def measured(
+        self,
+        first: str,
+        second: str,
+        *,
+        number: int = 1,
+        basis: str | Readout = "z",
+        other_basis: str | Readout | None = None,
+        fidelity: float = 0.0,
+        timeout_s: float = 10.0,
+        priority: int = 0,
+        consecutive: bool = False,
+    ) -> AsyncGenerator[MeasuredPair]:
+        """Make `number` pairs that both ends measure at once (type M): bits come, no qubit is kept.
+
+        Args:
+            basis: what the first node measures in: `z`, `x`, `y`; `xz`, `xyz` or `chsh` for one of several that it draws for
+                every pair; or a `Readout` with other odds or a rotation of its own.
+            other_basis: what the second node measures in; as the first, when it is not given.
+
+        Raises:
+            RequestError: as `entangle`, after the pairs that were made.
+            ConfigError: when there is no such basis.
+        """
+        nodes = (node_id(first), node_id(second))
+        local = readout(basis)
+        create = LinkCreate(
+            peer=nodes[1],
+            number=number,
+            min_fidelity=fidelity,
+            max_time_ns=duration_ns(timeout_s),
+            priority=priority,
+            request_type=RequestType.MEASURE,
+            consecutive=consecutive,
+            local=local,
+            remote=local if other_basis is None else readout(other_basis),
+        )
+        async with aclosing(self._asked(nodes, create, timeout_s)) as asked:
+            async for pair in asked:
+                if isinstance(pair, MeasuredPair):
+                    yield pair
+
+    async def _asked(
+        self, nodes: tuple[NodeId, NodeId], create: LinkCreate, timeout_s: float
+    ) -> AsyncGenerator[HeraldedPair]:
+        """What comes of a CREATE, pair for pair."""
         self._creating += 1
         try:
             created = await self._participant.ask(nodes[0], create, LinkCreated, timeout_s=timeout_s + GRACE_S)
-            waiting = self._creates.setdefault(created.create_id, _Create())
+            waiting = self._creates.setdefault(created.create_id, Create())
             waiting.claim(nodes)
         finally:
             self._creating -= 1
             self._forget_early()
         try:
-            for _ in range(number):
+            for _ in range(create.number):
                 try:
                     arrived = await asyncio.wait_for(waiting.arrived.get(), timeout_s + GRACE_S)
                 except TimeoutError:
-                    raise RequestError(ErrorCode.TIMEOUT, f"{first} and {second} gave no pair in time") from None
+                    text = f"{nodes[0]} and {nodes[1]} gave no pair in time"
+                    raise RequestError(ErrorCode.TIMEOUT, text) from None
                 if isinstance(arrived, RequestError):
                     raise arrived
                 yield arrived
@@ -300,16 +266,39 @@ class Network:
             raise RequestError(result.code or ErrorCode.OTHER, result.text)
         return result
 
+    async def clocks(self, nodes: Sequence[str] = (), *, timeout_s: float = 5.0) -> dict[NodeId, TimeReport | None]:
+        """Ask participants what they believe of the network's time; `None` of those that do not answer.
+
+        Without `nodes` the broker and all that follow it are asked.
+
+        Raises:
+            RequestError: when the broker, asked for its followers, does not answer.
+        """
+        reports: dict[NodeId, TimeReport | None] = {}
+        asked = [node_id(name) for name in nodes]
+        if not asked:
+            reports[BROKER] = broker = await self._clock(BROKER, timeout_s)
+            asked = list(broker.followers)
+        answers = await asyncio.gather(*(self._clock(node, timeout_s) for node in asked), return_exceptions=True)
+        for node, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException) and not isinstance(answer, RequestError):
+                raise answer
+            reports[node] = answer if isinstance(answer, TimeReport) else None
+        return reports
+
+    async def _clock(self, node: NodeId, timeout_s: float) -> TimeReport:
+        return await self._participant.ask(node, TimeStatus(), TimeReport, timeout_s=timeout_s)
+
     # What the agents say.
 
-    def _create(self, create_id: CreateId) -> _Create:
+    def _create(self, create_id: CreateId) -> Create:
         """The request that an OK or ERR is about; one that is not known is refused, and the agent takes its pair back."""
         known = self._creates.get(create_id)
         if known is None:
             early = sum(create.nodes is None for create in self._creates.values())
             if not self._creating or early >= MAX_EARLY_CREATES + self._creating:
                 raise RequestError(ErrorCode.UNKNOWN_ID, f"{self.name} awaits nothing of {create_id}")
-            known = self._creates[create_id] = _Create()
+            known = self._creates[create_id] = Create()
         return known
 
     def _forget_early(self) -> None:
@@ -319,7 +308,7 @@ class Network:
                 if create.nodes is None:
                     del self._creates[create_id]
 
-    def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
+    def _ok(self, peer: NodeId, message: Delivered) -> Reply:
         self._create(message.create_id).ok(peer, message)
         return SessionAck()
 
@@ -331,7 +320,7 @@ class Network:
         """A pair of a request that has ended is the application's own: that it expires needs no more than a receipt."""
         create = self._creates.get(message.create_id)
         if create is not None:
-            create.expire(peer, message.pair_id)
+            create.expire(peer, message.sequence_low, message.sequence_high)
         return SessionAck()
 
 

@@ -116,7 +116,7 @@ class SocketParticipant(Participant):
         codec: Codec | None = None,
     ) -> None:
         keys = load_secret(secret_key)
-        super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec, clock=server))
+        super().__init__(server, Endpoint(keys.name, keys.role, new_epoch(), codec=codec))
         self._where = endpoint
         public = load_public(server_key)
         self._refused = ""

@@ -9,14 +9,16 @@ from typing import Any, Final
 from bellwire.backends.interface import BackendContext, BackendSinkCapable, NodeBackend
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import BackendError, ConfigError, TransportError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import Epoch, NodeId
-from bellwire.protocols.messages import Role
+from bellwire.protocols.messages import ClockState, Role
 from bellwire.protocols.node import Batch
 from bellwire.protocols.session import SessionSettings
+from bellwire.sim.clocks import ClockInfo, SimulatedClock
 from bellwire.sim.messages import WORLD, WORLD_CODEC
 from bellwire.sim.reach import Completed, Connected, WorldReach
 from bellwire.sim.topology import LinkInfo
-from bellwire.transport.clock import local_time_ns
+from bellwire.transport.clock import host_clock, local_time_ns, monotonic_ns
 from bellwire.transport.connection import Connection
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair, load_public, load_secret
@@ -50,6 +52,7 @@ class SimBackend(NodeBackend):
         self._sink: BackendSinkCapable | None = None
         self._driver: Driver | None = None
         self._connection: Connection | None = None
+        self._next_claim: asyncio.TimerHandle | None = None
 
     async def connect(self, sink: BackendSinkCapable) -> None:
         """Begin to reach for the world, and never stop: it may start later, and may be restarted.
@@ -79,6 +82,7 @@ class SimBackend(NodeBackend):
     async def close(self) -> None:
         """Say goodbye to the world, which frees every qubit of the node."""
         self._sink = None
+        self._end_clock()
         if self._driver is not None:
             self._driver.stimulate(self._reach.close)
             self._driver.poke()
@@ -114,8 +118,43 @@ class SimBackend(NodeBackend):
             elif isinstance(event, Connected):
                 self.links = event.links
                 sink.connected(event.qubits)
+                self._begin_clock(event.clock)
             else:
+                self._end_clock()
                 sink.lost(event.why)
+
+    # Its own clock.
+
+    def _begin_clock(self, info: ClockInfo | None) -> None:
+        self._end_clock()
+        sink = self._sink
+        if info is None or sink is None:
+            return
+        if info.host == host_clock().host:
+            self._claim(SimulatedClock(info))
+        else:  # on another host nothing here could read what the world's shows
+            sink.claimed(ClockClaim(state=ClockState.FREERUN, local_ns=self._clock()))
+
+    def _end_clock(self) -> None:
+        if self._next_claim is not None:
+            self._next_claim.cancel()
+            self._next_claim = None
+
+    def _claim(self, clock: SimulatedClock) -> None:
+        """Read the host's clock between two looks at the own one."""
+        info, sink = clock.info, self._sink
+        if sink is None:
+            return
+        before_ns, host_ns, after_ns = self._clock(), monotonic_ns(), self._clock()
+        sink.claimed(
+            clock.claim(
+                local_ns=(before_ns + after_ns) // 2,
+                network_ns=host_ns + info.host_offset_ns,
+                reading_ns=(after_ns - before_ns + 1) // 2,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        self._next_claim = loop.call_later(info.interval_ns / 1e9, self._claim, clock)
 
 
 def create_backend(context: BackendContext) -> NodeBackend:

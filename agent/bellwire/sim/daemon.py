@@ -13,7 +13,7 @@ from bellwire.protocols.session import SessionSettings
 from bellwire.sim.messages import WORLD_CODEC
 from bellwire.sim.server import WorldServer
 from bellwire.sim.world import World
-from bellwire.transport.clock import local_time_ns, new_epoch
+from bellwire.transport.clock import host_clock, local_time_ns, new_epoch
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, KeyPair
@@ -48,7 +48,7 @@ class WorldDaemon:
             keys.name, bind, keys, authorized, self._deliver, drained=self._drained, epoch=epoch, report=report
         )
         self.hub.follow(endpoint)
-        self.server = WorldServer(endpoint, world, authorized.role_of)
+        self.server = WorldServer(endpoint, world, authorized.role_of, host_clock=host_clock())
         self.driver = Driver(self.server, self.hub.send, clock)
         self._closing = asyncio.Event()
 

@@ -19,6 +19,7 @@ from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Qubit
 from bellwire.protocols.limits import MAX_BATCH_INSTRUCTIONS
 from bellwire.protocols.messages import SESSION_MESSAGES, Message, Reply, Request
 from bellwire.protocols.messages.base import Natural, Node, Positive
+from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.topology import LinkInfo, QubitInfo
 
 WORLD: Final = NodeId("world")
@@ -38,13 +39,14 @@ Entries = Annotated[tuple[float, ...], Meta(min_length=4, max_length=_ENTRIES)]
 class WorldDescription(Reply, frozen=True, kw_only=True, tag="world.description"):
     """The node's qubits, its links, and the lease under which it may submit.
 
-    `time_scale` is world nanoseconds per nanosecond of the wall's clock.
+    `time_scale` is world nanoseconds per nanosecond of the wall's clock; `clock` the node's own that disciplines itself.
     """
 
     lease: Positive
     qubits: tuple[QubitInfo, ...]
     links: tuple[LinkInfo, ...]
     time_scale: float
+    clock: ClockInfo | None = None
 
 
 class WorldDescribe(Request, frozen=True, kw_only=True, tag="world.describe"):

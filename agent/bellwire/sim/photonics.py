@@ -1,25 +1,22 @@
-"""Photonic links: two nodes whose photons meet at a heralding station between them.
+"""Photonic links: two nodes whose photons meet at a heralding station, or one whose photon the other one detects.
 
 The photon of one side's attempt makes a click with probability
 
     η = collection · coupling · 10^(-loss · length / 10) · detector
 
-and light takes n · length / c to the station. What the station makes of the clicks is a scheme: a strategy object
-that gives the probability of a herald per attempt and the state that each herald leaves. A scheme is found by its
-name in `SCHEMES`.
+and light takes n · length / c to the station. How well two photons interfere is their overlap V = |⟨a|b⟩|²: what the
+optics leave of it (`visibility_ratio`), times what a difference of their emission times leaves (`WavePacket`). What the
+clicks mean is a scheme: see `schemes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-import numpy as np
+from enum import StrEnum
+from typing import Final
 
 from bellwire.protocols.errors import BackendError
-from bellwire.protocols.instructions import BellState
-from bellwire.sim.states import MIXED, ComplexArray, bell_density_matrix, bell_vector, frozen, state_fidelity
 
 LIGHT_M_PER_S: Final = 299_792_458
 HIGHEST_DARK_COUNT_PROBABILITY: Final = 0.01
@@ -34,6 +31,47 @@ def fibre_transmission(length_m: float, loss_db_per_km: float) -> float:
 def fibre_delay_ns(length_m: float, refractive_index: float) -> float:
     """Give how long light takes through a fibre: n · length / c."""
     return refractive_index * length_m / LIGHT_M_PER_S * 1e9
+
+
+class PacketShape(StrEnum):
+    """What the envelope of a photon's wave packet looks like."""
+
+    EXPONENTIAL = "exponential"
+    GAUSSIAN = "gaussian"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WavePacket:
+    """The envelope of the photons, alike at both ends.
+
+    Attributes:
+        shape: exponential, as spontaneous emission leaves it, or Gaussian, as a shaped pulse or a cavity does.
+        width_ns: exponential: the lifetime τ of the intensity. Gaussian: the standard deviation σ of the intensity.
+
+    Raises:
+        BackendError: when the width is not a positive number.
+    """
+
+    shape: PacketShape
+    width_ns: float
+
+    def __post_init__(self) -> None:
+        if not (self.width_ns > 0 and math.isfinite(self.width_ns)):
+            raise BackendError(f"expected a wave packet of positive width, got {self.width_ns} ns")
+
+    def overlap_ratio(self, offset_ns: float) -> float:
+        """Give |⟨a|b⟩|² of two such photons, emitted `offset_ns` apart and otherwise alike.
+
+        The amplitude is √(1/τ) e^(-t/2τ) from t = 0, or (2πσ²)^(-1/4) e^(-t²/4σ²). Its product with itself, shifted by
+        δ, integrates to e^(-|δ|/2τ), or e^(-δ²/8σ²); the square of that is
+
+            exponential  e^(-|δ|/τ)        Gaussian  e^(-δ²/4σ²)
+
+        (Legero et al., Appl. Phys. B 77, 797 (2003), averaged over the times of detection.)
+        """
+        if self.shape is PacketShape.EXPONENTIAL:
+            return math.exp(-abs(offset_ns) / self.width_ns)
+        return math.exp(-((offset_ns / self.width_ns) ** 2) / 4)
 
 
 def _check_ratio(value: float, what: str, highest: float = 1.0) -> None:
@@ -69,25 +107,27 @@ class PhotonArm:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotonicLink:
-    """Two arms and the station where they meet.
+    """Two arms and the station where they meet; or one arm, from the sending end to the receiving one.
 
     Attributes:
-        first, second: the arms of the link's first and second end.
+        first, second: the arms of the link's first and second end; with no `second`, `first` leads from end to end.
         refractive_index: group index of the fibres.
         detector_efficiency_ratio: clicks per photon that arrives at a detector.
         dark_count_probability: of one detector in the time window of one attempt.
-        visibility_ratio: of the two photons' interference: their overlap.
+        visibility_ratio: of the two photons' interference: their overlap, when they are emitted in time.
+        wave_packet: what a difference in time does to it; None where emission is triggered together.
 
     Raises:
         BackendError: when a number is out of its range.
     """
 
     first: PhotonArm
-    second: PhotonArm
+    second: PhotonArm | None
     refractive_index: float
     detector_efficiency_ratio: float
     dark_count_probability: float
     visibility_ratio: float
+    wave_packet: WavePacket | None = None
 
     def __post_init__(self) -> None:
         _check_ratio(self.detector_efficiency_ratio, "a detector efficiency")
@@ -105,73 +145,13 @@ class PhotonicLink:
         """Give the time that light takes from an arm's node to the station."""
         return fibre_delay_ns(arm.fibre_length_m, self.refractive_index)
 
+    @property
+    def round_trip_ns(self) -> float:
+        """Give the time in which light gets through the longest arm, and the herald back."""
+        arms = (self.first,) if self.second is None else (self.first, self.second)
+        return 2 * max(self.delay_ns(arm) for arm in arms)
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Heralding:
-    """What a scheme makes of a link.
-
-    Attributes:
-        success_probability: that an attempt is heralded, by any of the heralds.
-        states: the two-qubit state that each herald leaves, shape (4, 4), first end's qubit slowest. All heralds are
-            equally likely.
-    """
-
-    success_probability: float
-    states: Mapping[BellState, ComplexArray]
-
-    def fidelity(self, bell_state: BellState) -> float:
-        """Give the overlap of the state left by a herald with the Bell state that it names."""
-        return state_fidelity(self.states[bell_state], bell_vector(bell_state))
-
-
-class HeraldSchemeCapable(Protocol):
-    """A way to herald entanglement with single photons."""
-
-    def heralding(self, link: PhotonicLink) -> Heralding:
-        """Give success probability and heralded states of a link."""
-        ...
-
-
-class DoubleClick:
-    """Two photons entangled with the emitters in polarisation, Bell measurement by a beam splitter and two polarisers.
-
-    Four detectors: two polarisations at each of two outputs. A herald is one click of each polarisation: at the same
-    output it names Ψ+, at different outputs Ψ-. Half of all photon pairs give one (Braunstein and Mann, PRA 51,
-    R1727). With d the dark count probability of a detector,
-
-        true     η_a η_b / 2
-        one dark [η_a (1 - η_b) + η_b (1 - η_a)] · 2d    the photon, and a detector of the 2 of the other polarisation
-        two dark (1 - η_a)(1 - η_b) · 4d²                one of the 4 pairs of detectors that name a herald
-
-    and p is their sum, each to the lowest order in d. A true herald leaves (1 + V)/2 of the Bell state named and
-    (1 - V)/2 of the other Ψ, since photons that can be told apart leave no coherence. A false one says nothing
-    about the emitter whose photon was lost, and leaves I/4. So, with f = true/p,
-
-        F = f (1 + V)/2 + (1 - f)/4.
-
-    Unequal arms change the rate but not the state: each term of the superposition needs one photon through either arm.
-    """
-
-    def heralding(self, link: PhotonicLink) -> Heralding:
-        """Give success probability and heralded states of a link."""
-        first, second = link.detection_ratio(link.first), link.detection_ratio(link.second)
-        dark = link.dark_count_probability
-        true = first * second / 2
-        one_dark = (first * (1 - second) + second * (1 - first)) * 2 * dark
-        two_dark = (1 - first) * (1 - second) * 4 * dark**2
-        total = true + one_dark + two_dark
-        share = true / total if total > 0 else 0.0
-        plus, minus = bell_density_matrix(BellState.PSI_PLUS), bell_density_matrix(BellState.PSI_MINUS)
-        nothing = np.kron(MIXED, MIXED)
-        kept, lost = (1 + link.visibility_ratio) / 2, (1 - link.visibility_ratio) / 2
-        return Heralding(
-            success_probability=total,
-            states={
-                BellState.PSI_PLUS: frozen(share * (kept * plus + lost * minus) + (1 - share) * nothing),
-                BellState.PSI_MINUS: frozen(share * (kept * minus + lost * plus) + (1 - share) * nothing),
-            },
-        )
-
-
-SCHEMES: Final[Mapping[str, HeraldSchemeCapable]] = {"double_click": DoubleClick()}
-"""The schemes that a preset can name."""
+    def overlap_ratio(self, offset_ns: float = 0.0) -> float:
+        """Give the overlap of the two photons when their emission times differ by `offset_ns`."""
+        packet = 1.0 if self.wave_packet is None else self.wave_packet.overlap_ratio(offset_ns)
+        return self.visibility_ratio * packet

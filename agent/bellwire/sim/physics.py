@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Final
 
 import numpy as np
 
 from bellwire.protocols.errors import ConfigError
-from bellwire.protocols.instructions import BellState, Gate
+from bellwire.protocols.herald import BrightStates
+from bellwire.protocols.instructions import Gate
 from bellwire.protocols.node import QubitKind
 from bellwire.sim.channels import Channel, depolarising, depolarising_from_fidelity, gate_channel
 from bellwire.sim.preset import LinkModel, NodeModel
 from bellwire.sim.quantity import RATIO, TIME_NS, number
-from bellwire.sim.states import GROUND, ComplexArray, bell_vector, frozen, state_fidelity
+from bellwire.sim.schemes import Heralding
+from bellwire.sim.states import GROUND, ComplexArray, frozen
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +41,12 @@ class QubitPhysics:
     readout_error: float = 0.0
     gate_fidelity_ratio: tuple[float, float] = (1.0, 1.0)
 
+
+MAX_HERALDINGS: Final = 1024
+"""Unusual windows of one link whose heralding is remembered."""
+
+BRIGHT_RATIOS: Final = (*np.geomspace(1e-4, 0.02, 32).tolist(), *np.linspace(0.03, 0.5, 48).tolist())
+"""Where a simulated link is calibrated: without dark counts straight lines in between err by less than 1e-4."""
 
 REFERENCE_PHYSICS = QubitPhysics(is_reference=True)
 
@@ -155,14 +164,14 @@ class LinkPhysics:
     """How a link heralds.
 
     Attributes:
-        success_probability: per attempt, of any herald.
-        states: what each herald leaves, shape (4, 4), first end's qubit slowest. All are equally likely.
+        usual: what comes of an attempt when the ends emit in time, and no window asks for a bright ratio of its own.
         clock: when attempts happen.
+        model: what a window is looked up in that is not as usual.
     """
 
-    success_probability: float
-    states: Mapping[BellState, ComplexArray]
+    usual: Heralding
     clock: AttemptClock
+    model: LinkModel
 
     @classmethod
     def of(cls, model: LinkModel) -> LinkPhysics:
@@ -178,16 +187,53 @@ class LinkPhysics:
                 burst_attempts=max(1, math.floor(on_ns / period_ns + 1e-9)),
                 recooling_ns=number(model.burst.recooling, "recooling", TIME_NS),
             )
-        return cls(success_probability=heralding.success_probability, states=heralding.states, clock=clock)
+        return cls(usual=heralding, clock=clock, model=model)
+
+    @cached_property
+    def _looked_up(self) -> Callable[[float | None, float], Heralding]:
+        return lru_cache(maxsize=MAX_HERALDINGS)(self.model.heralding)
+
+    def heralding(self, bright_ratio: float | None, offset_ns: float) -> Heralding:
+        """Give what comes of an attempt of a window, with its bright ratio and its ends' difference in time.
+
+        Raises:
+            BackendError: when the link has no bright ratio, or not this one.
+        """
+        if bright_ratio is None and offset_ns == 0:
+            return self.usual
+        return self._looked_up(bright_ratio, abs(offset_ns))
+
+    def bright_states(self) -> BrightStates | None:
+        """Give the fidelity of bright ratios up to a half, the model's own among them; None for a link without.
+
+        Beyond a half every second pair has two photons and more: nobody asks for that.
+        """
+        scheme, photonics = self.model.scheme, self.model.photonics
+        if scheme is None or photonics is None or photonics.default_bright_ratio is None:
+            return None
+        ratios = {round(ratio, 9) for ratio in BRIGHT_RATIOS}
+        points = [
+            (ratio, round(self.model.heralding(ratio).fidelity_ratio, 12))
+            for ratio in sorted(ratios | {photonics.default_bright_ratio})
+        ]
+        return BrightStates(points=tuple(points))
+
+    @property
+    def success_probability(self) -> float:
+        """That an attempt is heralded as usual, by any herald."""
+        return self.usual.success_probability
 
     @property
     def fidelity_ratio(self) -> float:
-        """Mean overlap of the heralded states with the Bell states that their heralds name."""
-        overlaps = [state_fidelity(state, bell_vector(bell_state)) for bell_state, state in self.states.items()]
-        return sum(overlaps) / len(overlaps)
+        """Mean overlap of the states heralded as usual with the Bell states that their heralds name."""
+        return self.usual.fidelity_ratio
 
     @property
     def pairs_per_s(self) -> float:
-        """Mean rate of heralds in world time, recooling included; infinite for a period of 0."""
+        """Mean rate of heralds as usual, in world time, recooling included; infinite for a period of 0."""
+        return self.rate_per_s(None)
+
+    def rate_per_s(self, bright_ratio: float | None) -> float:
+        """Mean rate of heralds with a bright ratio, or as usual. Otherwise as `pairs_per_s`."""
         mean_ns = self.clock.mean_period_ns
-        return self.success_probability / mean_ns * 1e9 if mean_ns else math.inf
+        return self.heralding(bright_ratio, 0.0).success_probability / mean_ns * 1e9 if mean_ns else math.inf

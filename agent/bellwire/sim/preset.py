@@ -1,8 +1,9 @@
 """Physics presets: the numbers of one experiment, from a TOML file.
 
 Schema. Every number is a quantity, `{ value = 0.98, unit = "1", tag = "measured", source = "Main 2025, Table 1" }`,
-whose tag is `measured`, `derived` or `assumed`. Units: `ns us ms s` for times, `m km` for lengths, `dB/km` for loss,
-`1 %` for ratios, probabilities and fidelities. An unknown key is an error. `inf` is allowed for t1 and t2.
+whose tag is `measured`, `derived` or `assumed`. Units: `ns us ms s` for times (`ps ns us ms` for short ones), `m km` for
+lengths, `dB/km` for loss, `1 %` for ratios, probabilities and fidelities. An unknown key is an error. `inf` is allowed for t1
+and t2.
 
     name = "oxford-2025"                 # letters, digits, '_', '.', '-'
     paper = "Main et al., Nature 638, 383 (2025)"
@@ -10,6 +11,10 @@ whose tag is `measured`, `derived` or `assumed`. Units: `ns us ms s` for times, 
     [nodes.alice]                        # a node model; a testbed's nodes name one
     measurement_crosstalk = {...}        # depolarising probability put on every other held storage qubit of the node
                                          #   each time one of its communication qubits is measured
+    [nodes.alice.clock]                  # a clock that disciplines itself to the network's time. May be left out
+    accuracy = {...}                     # short time: how far off it is in the mean, at most, and never the same for two
+    jitter = {...}                       # short time, root mean square
+    interval = {...}                     # time from one of its reports to the next
     [nodes.alice.communication]          # qubits that links herald into
     t1 = {...}                           # time
     t2 = {...}                           # time, at most twice t1
@@ -23,7 +28,7 @@ A third kind of qubit, `reference`, needs no numbers: it never decoheres, it is 
 every gate that touches one is noiseless. It exists in simulations only, to hold the other half of a Choi state.
 
     [links.central]                      # a link model; a testbed's links name one
-    heralds = ["psi+", "psi-"]           # Bell states that are heralded, equally often. This is the default
+    heralds = ["psi+", "psi-"]           # Bell states that are heralded, equally often. Left out: those two
     attempt_period = {...}               # time from one attempt to the next; 0 only in an ideal world
     success_probability = {...}          # of an attempt, by any herald; or a [links.central.photonics] table
     burst.attempts_on = {...}            # time of attempts between two recoolings. May be left out
@@ -38,19 +43,24 @@ every gate that touches one is noiseless. It exists in simulations only, to hold
     phase_pi_upper = { "01" = -1.85, "12" = 0.0 }  # units of pi, above the diagonal. Or `real` and `imag`, both 4x4
 
     [links.central.photonics]
-    scheme = "double_click"              # the default
+    scheme = "double-click"              # the default; or single-click, time-bin, direct (`bellwire.sim.schemes`)
+    bright_ratio = {...}                 # single-click only: population of the bright state, unless a window says another
+    bin_separation = {...}               # time-bin only: from one excitation of an attempt to the other
     detector_efficiency = {...}
     dark_count_probability = {...}       # of one detector, per attempt
     visibility = {...}
     refractive_index = {...}             # unit "1"
-    [links.central.photonics.first]      # the arm of the link's first end; `second` likewise
+    wave_packet.shape = "exponential"    # of the photons: or "gaussian". May be left out: then times cost no overlap
+    wave_packet.width = {...}            # lifetime; of a Gaussian the standard deviation of the intensity
+    [links.central.photonics.first]      # the arm of the link's first end; `second` likewise, but for scheme direct
     collection_efficiency = {...}
     coupling_efficiency = {...}
     fibre_length = {...}
     fibre_loss = {...}                   # dB/km
 
 For another herald than psi+ the state is the same but for a Pauli on the second end's qubit (Z for psi-). The attempt
-period of a photonic link is at least the time in which light reaches the station and the herald comes back.
+period of a photonic link is at least the time in which light reaches the station and the herald comes back; for time-bin
+and its two excitations, `bin_separation` longer.
 """
 
 from __future__ import annotations
@@ -64,14 +74,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from bellwire.protocols.errors import BackendError, ConfigError
+from bellwire.protocols.herald import DOUBLE_CLICK, SCHEMES, SINGLE_CLICK, TIME_BIN, Scheme
 from bellwire.protocols.ids import NAME_PATTERN
 from bellwire.protocols.instructions import BellState
 from bellwire.sim.channels import check_times
-from bellwire.sim.photonics import SCHEMES, Heralding, PhotonArm, PhotonicLink
+from bellwire.sim.photonics import PacketShape, PhotonArm, PhotonicLink, WavePacket
 from bellwire.sim.quantity import (
     LENGTH_M,
     LOSS_DB_PER_KM,
     RATIO,
+    SHORT_TIME_PS,
     TIME_NS,
     MeasuredMatrix,
     ProvenanceRow,
@@ -81,6 +93,7 @@ from bellwire.sim.quantity import (
     number,
     provenance_of,
 )
+from bellwire.sim.schemes import MODELS, Heralding
 from bellwire.sim.states import ComplexArray, frozen, shift_frame, werner_state
 
 _NAME = re.compile(NAME_PATTERN)
@@ -114,12 +127,26 @@ class QubitModel(Table, frozen=True, kw_only=True):
         return number(self.t2, "t2", TIME_NS, infinite=True)
 
 
+class ClockModel(Table, frozen=True, kw_only=True):
+    """A clock of a node's hardware that disciplines itself."""
+
+    accuracy: Quantity
+    jitter: Quantity
+    interval: Quantity
+
+    def __post_init__(self) -> None:
+        number(self.accuracy, "accuracy", SHORT_TIME_PS, high=1e12)
+        number(self.jitter, "jitter", SHORT_TIME_PS, high=1e12)
+        number(self.interval, "interval", TIME_NS, low=1e6, high=1e12)
+
+
 class NodeModel(Table, frozen=True, kw_only=True):
     """Noise of one node's hardware."""
 
     communication: QubitModel
     storage: QubitModel | None = None
     measurement_crosstalk: Quantity
+    clock: ClockModel | None = None
 
     def __post_init__(self) -> None:
         number(self.measurement_crosstalk, "measurement_crosstalk", RATIO, high=1.0)
@@ -157,20 +184,49 @@ class ArmModel(Table, frozen=True, kw_only=True):
         )
 
 
+class WavePacketModel(Table, frozen=True, kw_only=True):
+    """The envelope of a link's photons."""
+
+    shape: PacketShape
+    width: Quantity
+
+    def __post_init__(self) -> None:
+        self.packet()
+
+    def packet(self) -> WavePacket:
+        """Give the wave packet as the photonics has it."""
+        width_ns = number(self.width, "width", TIME_NS)
+        if width_ns == 0:
+            raise ValueError("`width` is 0, expected a positive time")
+        return WavePacket(shape=self.shape, width_ns=width_ns)
+
+
 class PhotonicsModel(Table, frozen=True, kw_only=True):
     """A photonic link with a station between its ends."""
 
-    scheme: str = "double_click"
+    scheme: str = DOUBLE_CLICK.name
+    bright_ratio: Quantity | None = None
+    bin_separation: Quantity | None = None
+    wave_packet: WavePacketModel | None = None
     first: ArmModel
-    second: ArmModel
+    second: ArmModel | None = None
     detector_efficiency: Quantity
     dark_count_probability: Quantity
     visibility: Quantity
     refractive_index: Quantity
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise ValueError(f"`scheme` is {self.scheme!r}, expected one of {', '.join(SCHEMES)}")
+        if self.scheme not in MODELS:
+            raise ValueError(f"`scheme` is {self.scheme!r}, expected one of {', '.join(MODELS)}")
+        for key, needed in (
+            ("bright_ratio", self.scheme == SINGLE_CLICK.name),
+            ("bin_separation", self.scheme == TIME_BIN.name),
+            ("second", SCHEMES[self.scheme].midpoint),
+        ):
+            if (getattr(self, key) is not None) is not needed:
+                raise ValueError(f"scheme {self.scheme} {'needs' if needed else 'has no'} `{key}`")
+        if self.bright_ratio is not None and self.default_bright_ratio in (0.0, 1.0):
+            raise ValueError("`bright_ratio` is neither 0 nor 1")
         self.link()
 
     def link(self) -> PhotonicLink:
@@ -178,18 +234,31 @@ class PhotonicsModel(Table, frozen=True, kw_only=True):
         try:
             return PhotonicLink(
                 first=self.first.arm(),
-                second=self.second.arm(),
+                second=None if self.second is None else self.second.arm(),
                 refractive_index=number(self.refractive_index, "refractive_index", RATIO, low=1.0, high=9.0),
                 detector_efficiency_ratio=number(self.detector_efficiency, "detector_efficiency", RATIO, high=1.0),
                 dark_count_probability=number(self.dark_count_probability, "dark_count_probability", RATIO, high=1.0),
                 visibility_ratio=number(self.visibility, "visibility", RATIO, high=1.0),
+                wave_packet=None if self.wave_packet is None else self.wave_packet.packet(),
             )
         except BackendError as error:
             raise ValueError(str(error)) from None
 
-    def heralding(self) -> Heralding:
-        """Give what the scheme makes of the link."""
-        return SCHEMES[self.scheme].heralding(self.link())
+    @property
+    def default_bright_ratio(self) -> float | None:
+        """Population of the bright state unless a window says another; None for schemes without."""
+        return None if self.bright_ratio is None else number(self.bright_ratio, "bright_ratio", RATIO, high=1.0)
+
+    @property
+    def shortest_attempt_ns(self) -> float:
+        """How long an attempt takes at least: light to the detectors and the herald back, for each excitation in turn."""
+        bins_ns = 0.0 if self.bin_separation is None else number(self.bin_separation, "bin_separation", TIME_NS)
+        return self.link().round_trip_ns + bins_ns
+
+    def heralding(self, bright_ratio: float | None = None, offset_ns: float = 0.0) -> Heralding:
+        """Give what the scheme makes of the link. Raises BackendError for a bright ratio that the scheme does not take."""
+        ratio = self.default_bright_ratio if bright_ratio is None else bright_ratio
+        return MODELS[self.scheme].heralding(self.link(), bright_ratio=ratio, offset_ns=offset_ns)
 
 
 class LinkModel(Table, frozen=True, kw_only=True):
@@ -215,16 +284,30 @@ class LinkModel(Table, frozen=True, kw_only=True):
         if self.burst is not None and not 0 < period_ns <= number(self.burst.attempts_on, "attempts_on", TIME_NS):
             raise ValueError("`burst.attempts_on` is shorter than one attempt, or `attempt_period` is 0")
         if self.photonics is not None:
-            link = self.photonics.link()
-            there_ns = max(link.delay_ns(link.first), link.delay_ns(link.second))
-            if period_ns < 2 * there_ns and heralding.success_probability > 0:
+            shortest_ns = self.photonics.shortest_attempt_ns
+            if period_ns < shortest_ns and heralding.success_probability > 0:
                 raise ValueError(
-                    f"`attempt_period` is shorter than light to the station and back, {2 * there_ns:.0f} ns"
+                    f"`attempt_period` is shorter than light to the detectors and back, {shortest_ns:.0f} ns"
                 )
 
-    def heralding(self) -> Heralding:
-        """Give success probability per attempt and state per herald, from whichever source the model names."""
-        physical = self.photonics.heralding() if self.photonics is not None else None
+    @property
+    def scheme(self) -> Scheme | None:
+        """How it heralds; None when the model says only how often, and what."""
+        return None if self.photonics is None else SCHEMES[self.photonics.scheme]
+
+    def heralding(self, bright_ratio: float | None = None, offset_ns: float = 0.0) -> Heralding:
+        """Give success probability per attempt and state per herald, from whichever source the model names.
+
+        Args:
+            bright_ratio: of a window, for schemes that have one; None for the model's own.
+            offset_ns: by how much the ends' emission times differ.
+
+        Raises:
+            BackendError: when the model has no such ratio.
+        """
+        if bright_ratio is not None and (self.scheme is None or not self.scheme.bright):
+            raise BackendError("this link heralds without a bright ratio")
+        physical = self.photonics.heralding(bright_ratio, offset_ns) if self.photonics is not None else None
         if physical is not None:
             strange = [herald.value for herald in self.heralds if herald not in physical.states]
             if strange:

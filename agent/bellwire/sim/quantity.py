@@ -19,6 +19,7 @@ Tag = Literal["measured", "derived", "assumed"]
 Source = Annotated[str, Meta(min_length=1)]
 
 TIME_NS: Final[Mapping[str, float]] = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
+SHORT_TIME_PS: Final[Mapping[str, float]] = {"ps": 1.0, "ns": 1e3, "us": 1e6, "ms": 1e9}
 LENGTH_M: Final[Mapping[str, float]] = {"m": 1.0, "km": 1e3}
 LOSS_DB_PER_KM: Final[Mapping[str, float]] = {"dB/km": 1.0}
 RATIO: Final[Mapping[str, float]] = {"1": 1.0, "%": 0.01}

@@ -17,6 +17,7 @@ from bellwire.protocols.instructions import AnyCompletion, Arm, Failed
 from bellwire.protocols.limits import MAX_BATCH_INSTRUCTIONS
 from bellwire.protocols.node import Batch, QubitKind
 from bellwire.protocols.session import Loss
+from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.messages import (
     MAX_BATCHES_UNDER_WAY,
     WORLD,
@@ -45,6 +46,7 @@ class Connected:
 
     qubits: tuple[tuple[QubitName, QubitKind], ...]
     links: tuple[LinkInfo, ...]
+    clock: ClockInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,7 @@ class WorldReach:
         self._lose("the world has freed the node's qubits")
         self._lease = answer.lease
         qubits = tuple((qubit.name, qubit.kind) for qubit in answer.qubits)
-        self._events.append(Connected(qubits=qubits, links=answer.links))
+        self._events.append(Connected(qubits=qubits, links=answer.links, clock=answer.clock))
 
     def _refused(self, text: str) -> None:
         """The world gives no lease: say so once, and ask again later if it is still there."""

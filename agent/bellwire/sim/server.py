@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import BackendError, ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Failed
 from bellwire.protocols.messages import Reply, Role
 from bellwire.protocols.session import Loss
+from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.messages import (
     MAX_BATCHES_UNDER_WAY,
     WorldComplete,
@@ -25,6 +28,7 @@ from bellwire.sim.messages import (
     WorldSubmit,
 )
 from bellwire.sim.world import World
+from bellwire.transport.clock import HostClock
 
 
 @dataclass(slots=True)
@@ -41,15 +45,22 @@ class _Tenant:
 class WorldServer:
     """Joins a world and its endpoint, whose codec has to be `WORLD_CODEC`.
 
-    `role_of` gives the role that a participant was authorised for; without it the role of its hello is believed.
+    `role_of` gives the role that a participant was authorised for; without it the role of its hello is believed. `host_clock`
+    is what nodes with a clock of their own may read the world's by; without it they have none.
     """
 
     def __init__(
-        self, endpoint: Endpoint, world: World, role_of: Callable[[NodeId], Role | None] | None = None
+        self,
+        endpoint: Endpoint,
+        world: World,
+        role_of: Callable[[NodeId], Role | None] | None = None,
+        *,
+        host_clock: HostClock | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.world = world
         self._role_of = role_of
+        self._host_clock = host_clock
         self._tenants: dict[NodeId, _Tenant] = {}
         self._leases = int(endpoint.epoch)
         endpoint.handle(WorldDescribe, self._describe)
@@ -109,7 +120,15 @@ class WorldServer:
             self._release(peer)
             self._leases += 1
             tenant = self._tenants[peer] = _Tenant(self._leases)
-        return WorldDescription(lease=tenant.lease, qubits=qubits, links=links, time_scale=self._time_scale())
+        return WorldDescription(
+            lease=tenant.lease, qubits=qubits, links=links, time_scale=self._time_scale(), clock=self._clock(peer)
+        )
+
+    def _clock(self, peer: NodeId) -> ClockInfo | None:
+        clock, host = self.world.clock(peer), self._host_clock
+        if clock is None or host is None:
+            return None
+        return msgspec.structs.replace(clock, host=host.host, host_offset_ns=host.offset_ns)
 
     def _time_scale(self) -> float:
         now_ns, span_ns = self.endpoint.now_ns, 10**15

@@ -41,10 +41,11 @@ class WorldNode(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class WorldLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A link of the world: two ends, the station between them, and the preset's link model that it has.
 
-    The first end holds the first qubit of every heralded state and has the first arm of a photonic link.
+    The first end holds the first qubit of every heralded state and has the first arm of a photonic link. Where one end
+    sends and the other receives, the receiving end is the station too.
 
     Raises:
-        ConfigError: when the id is empty or too long, or the three parties are not three.
+        ConfigError: when the id is empty or too long, or the ends are one.
     """
 
     link_id: LinkId
@@ -56,10 +57,8 @@ class WorldLink(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not 1 <= len(self.link_id) <= MAX_ID_CHARS:
             raise ConfigError(f"link id {self.link_id!r} is not 1 to {MAX_ID_CHARS} characters long")
         node_id(self.station)
-        if len({*self.ends, self.station}) != 3:
-            raise ConfigError(
-                f"link {self.link_id}: expected two different ends and a station, got {self.ends}, {self.station}"
-            )
+        if len(set(self.ends)) != 2:
+            raise ConfigError(f"link {self.link_id}: expected two different ends, got {self.ends}")
 
 
 class QubitInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +75,7 @@ class LinkInfo(msgspec.Struct, frozen=True, kw_only=True):
         attempt_period_ns: mean time of an attempt, recooling included, on the clock of the world's caller.
         success_probability: of an attempt.
         fidelity_ratio: mean fidelity of a heralded state to the Bell state that its herald names.
-        is_station: whether the node is the link's station; otherwise it is one of the ends.
+        is_station: whether the node's detectors herald for the link.
     """
 
     link_id: LinkId
@@ -93,7 +92,8 @@ def check_topology(preset: Preset, nodes: Sequence[WorldNode], links: Sequence[W
 
     Raises:
         ConfigError: for a name used twice, a model or a kind of qubit that the preset does not have, a link whose end
-            is no node, a station that has qubits, or an end without a communication qubit.
+            is no node, a station that has qubits, an end without a communication qubit, or a scheme that needs another
+            station.
     """
     by_name: dict[NodeId, WorldNode] = {}
     for node in nodes:
@@ -111,13 +111,17 @@ def check_topology(preset: Preset, nodes: Sequence[WorldNode], links: Sequence[W
         if link.link_id in seen:
             raise ConfigError(f"link {link.link_id}: there are two of that id")
         seen.add(link.link_id)
-        _known(preset.links, link.model, f"link {link.link_id}", preset.name)
+        scheme = _known(preset.links, link.model, f"link {link.link_id}", preset.name).scheme
+        midpoint = scheme is None or scheme.midpoint
+        if midpoint is (link.station in link.ends):
+            expected = "a station between its ends" if midpoint else "one of its ends as the station"
+            raise ConfigError(f"link {link.link_id}: model {link.model!r} needs {expected}, not {link.station!r}")
         for end in link.ends:
             if end not in by_name:
                 raise ConfigError(f"link {link.link_id}: its end {end!r} is not a node of the world")
             if QubitKind.COMMUNICATION not in by_name[end].qubits.values():
                 raise ConfigError(f"link {link.link_id}: its end {end!r} has no communication qubit")
-        if link.station in by_name and by_name[link.station].qubits:
+        if midpoint and link.station in by_name and by_name[link.station].qubits:
             raise ConfigError(f"link {link.link_id}: its station {link.station!r} is a node with qubits")
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, Protocol
 
-import msgspec
-
 from bellwire.agent.brain import AgentBrain
 from bellwire.agent.station import StationBrain
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.endpoint import Answer, AnswerHandler, Endpoint
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
+from bellwire.protocols.herald import BrightStates
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
-from bellwire.protocols.instructions import WindowEnded
 from bellwire.protocols.link_book import LinkSettings
-from bellwire.protocols.messages import LinkErr, LinkExpire, LinkOk, Reply, Request, Role, SessionAck
-from bellwire.protocols.node import Batch, Node, QubitKind
+from bellwire.protocols.messages import LinkErr, LinkExpire, LinkMeasured, LinkOk, Reply, Request, Role, SessionAck
+from bellwire.protocols.node import QubitKind
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
+from bellwire.protocols.time_hub import TimePart
+from bellwire.sim.hardware import WatcherCapable, WorldHardware
 from bellwire.sim.preset import Preset
 from bellwire.sim.topology import WorldLink, WorldNode
-from bellwire.sim.world import BatchCompleted, World
+from bellwire.sim.world import World
 from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Fabric, Rule
 from bellwire.simnet.loop import Simnet
@@ -34,25 +35,6 @@ SECOND_NS = 1_000_000_000
 
 _EPOCH_STEP = 1_000
 """Epochs lie apart, so that there are others between them: a clock that was set back gives one that never was before."""
-
-
-class WatcherCapable(Protocol):
-    """Whoever looks over the testbed's shoulder: at instructions, completions and journals, as they come."""
-
-    def attached(self, bed: VirtualTestbed) -> None:
-        """It is this testbed, whose nodes are about to be made."""
-
-    def submitted(self, name: NodeId, batch: Batch) -> None:
-        """A node has decided on a batch, which is on its way to the world."""
-
-    def completed(self, name: NodeId, batch: BatchCompleted) -> None:
-        """The world has answered a batch."""
-
-    def noted(self, name: NodeId, event: Event) -> None:
-        """A node has written into its journal."""
-
-    def released(self, name: NodeId) -> None:
-        """All that a node held in the world was freed: it crashed, or the world did."""
 
 
 class _WatchedJournal(Journal):
@@ -89,109 +71,6 @@ class WatchedEndpoint(Endpoint):
         super().abandon(number)
 
 
-class WorldHardware:
-    """Joins the nodes' batches to the world: the backend of virtual time. A slow one delays both ways, in order."""
-
-    def __init__(self, world: World, net: Simnet) -> None:
-        self.world = world
-        self.net = net
-        self.nodes: dict[NodeId, Node] = {}
-        self.watchers: list[WatcherCapable] = []
-        self.slowness: list[Callable[[NodeId, int], int]] = []
-        """Each gives the delay in nanoseconds that a node's backend has at a time."""
-        self.miscounts: list[Callable[[NodeId, int], bool]] = []
-        """Each tells whether a node's hardware counts one attempt too many at a time."""
-        self._leases: dict[NodeId, int] = {}
-        self._last: dict[tuple[NodeId, str], int] = {}
-        self._stirred = False
-
-    def join(self, name: NodeId, node: Node, qubits: Mapping[QubitName, QubitKind]) -> None:
-        """Give a node a backend in which all of its qubits are free."""
-        self.leave(name)
-        self.nodes[name] = node
-        node.backend_connected(qubits.items(), self.net.local_ns(name))
-
-    def lease(self, name: NodeId) -> int:
-        """Which connection of a node's backend this is: another one holds none of the qubits of this."""
-        return self._leases.get(name, 0)
-
-    def leave(self, name: NodeId) -> None:
-        """Cut a node off: what is under way for it is lost, and what it held is freed."""
-        self._leases[name] = self._leases.get(name, 0) + 1
-        self.nodes.pop(name, None)
-        self._stirred = True
-        self.world.release_all(name, self.net.now_ns)
-        for watcher in self.watchers:
-            watcher.released(name)
-
-    def next_deadline_ns(self) -> int | None:
-        """When the world wants to be woken."""
-        return self.world.next_deadline_ns()
-
-    def handle_deadline(self, now_ns: int) -> None:
-        """Let the world's time pass."""
-        self._stirred = True
-        self.world.handle_deadline(now_ns)
-
-    def exchange(self, names: Iterable[NodeId]) -> bool:
-        """Take batches to the world, and completions to the nodes. Returns whether the world may want to be woken earlier."""
-        for name in names:
-            node = self.nodes.get(name)
-            if node is None:
-                continue
-            for batch in node.take_batches():
-                self._to_world(name, batch)
-        for answered in self.world.take_completions():
-            self._to_node(self._as_counted(answered) if self.miscounts else answered)
-        stirred, self._stirred = self._stirred, False
-        return stirred
-
-    def _as_counted(self, answered: BatchCompleted) -> BatchCompleted:
-        """An answered batch, its attempts counted as well as the node's hardware can."""
-        name, now_ns = answered.node, self.net.now_ns
-        ended = answered.completions[-1]
-        if not isinstance(ended, WindowEnded) or not any(wrong(name, now_ns) for wrong in self.miscounts):
-            return answered
-        miscounted = msgspec.structs.replace(ended, attempts=ended.attempts + 1)
-        return msgspec.structs.replace(answered, completions=(*answered.completions[:-1], miscounted))
-
-    def _to_world(self, name: NodeId, batch: Batch) -> None:
-        for watcher in self.watchers:
-            watcher.submitted(name, batch)
-        # What went the same way earlier and is due now may still be to come.
-        behind = self._last.get((name, "batch")) == self.net.now_ns
-        at_ns, lease = self._when(name, "batch"), self._leases[name]
-        if behind or at_ns > self.net.now_ns:
-            self.net.at(at_ns, partial(self._submit, name, lease, batch))
-        else:
-            self._submit(name, lease, batch)
-
-    def _to_node(self, answered: BatchCompleted) -> None:
-        name = answered.node
-        for watcher in self.watchers:
-            watcher.completed(name, answered)
-        self.net.post(name, self._when(name, "completion"), partial(self._complete, answered, self._leases[name]))
-
-    def _when(self, name: NodeId, way: str) -> int:
-        """When something arrives that goes now: after the delay of the node's backend, and not before what went earlier."""
-        now_ns = self.net.now_ns
-        if not self.slowness:
-            return now_ns
-        delay_ns = max(slow(name, now_ns) for slow in self.slowness)
-        at_ns = self._last[name, way] = max(now_ns + delay_ns, self._last.get((name, way), 0))
-        return at_ns
-
-    def _submit(self, name: NodeId, lease: int, batch: Batch) -> None:
-        if self._leases[name] == lease:
-            self._stirred = True
-            self.world.submit(name, batch.number, batch.instructions, self.net.now_ns)
-
-    def _complete(self, answered: BatchCompleted, lease: int, local_ns: int) -> None:
-        node = self.nodes.get(answered.node)
-        if node is not None and self._leases[answered.node] == lease:
-            node.complete(answered.batch_id, answered.completions, local_ns)
-
-
 class VirtualApplication:
     """An application in virtual time: `call` lets time pass until the answer is there."""
 
@@ -199,11 +78,17 @@ class VirtualApplication:
         self._testbed = testbed
         self.endpoint = testbed.endpoint(name, Role.APPLICATION)
         self.oks: list[tuple[NodeId, LinkOk]] = []
+        self.measured: list[tuple[NodeId, LinkMeasured]] = []
         self.errors: list[LinkErr] = []
         self.expired: list[LinkExpire] = []
         self.endpoint.handle(LinkOk, self._ok)
+        self.endpoint.handle(LinkMeasured, self._measured)
         self.endpoint.handle(LinkErr, self._err)
         self.endpoint.handle(LinkExpire, self._expire)
+
+    def _measured(self, peer: NodeId, message: LinkMeasured) -> Reply:
+        self.measured.append((peer, message))
+        return SessionAck()
 
     def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
         self.oks.append((peer, message))
@@ -248,6 +133,7 @@ class VirtualNode:
     communication: int = 1
     storage: int = 2
     reference: int = 0
+    pair_storage: int = 0
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """The qubits by name: the kind and a number."""
@@ -270,6 +156,11 @@ class VirtualLink:
     scheme: str = "any"
     attempts: int = 1
     goodness: float = 1.0
+    pair_time_ns: int = 0
+    test_every: int = 0
+    bright_states: BrightStates | None = None
+    lead_ns: int = 0
+    shared_detectors: bool = False
 
     def settings(self, end: NodeId) -> LinkSettings:
         """What the agent at an end is told of it."""
@@ -282,6 +173,11 @@ class VirtualLink:
             scheme=self.scheme,
             attempts=self.attempts,
             goodness=self.goodness,
+            pair_time_ns=self.pair_time_ns,
+            test_every=self.test_every,
+            bright_states=self.bright_states,
+            lead_ns=self.lead_ns,
+            shared_detectors=self.shared_detectors,
         )
 
     def served(self) -> StationLink:
@@ -300,6 +196,10 @@ class NodeCapable(Protocol):
     @property
     def communication(self) -> int:
         """How many communication qubits it has."""
+
+    @property
+    def pair_storage(self) -> int:
+        """How many of its storage qubits may hold halves of pairs."""
 
     def qubits(self) -> dict[QubitName, QubitKind]:
         """Its qubits by name."""
@@ -344,6 +244,7 @@ class VirtualTestbed:
         nodes: Mapping[NodeId, NodeCapable],
         links: Sequence[LinkCapable],
         seed: int,
+        stations: Mapping[NodeId, StationSettings] | None = None,
         latency_ns: int = 100_000,
         rules: Sequence[Rule] = (),
         time_scale: float = 1.0,
@@ -356,14 +257,17 @@ class VirtualTestbed:
     ) -> None:
         self.session = session or SessionSettings()
         self._application_timeout_ns = application_timeout_ns
+        self._seed = seed
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
         self._clock = None if clocks is None else BROKER
         self._nodes = dict(nodes)
         self._links: dict[NodeId, list[LinkCapable]] = {}
         for link in links:
-            for party in (*link.ends, link.station):
+            for party in dict.fromkeys((*link.ends, link.station)):
                 self._links.setdefault(party, []).append(link)
+        self._stations_of = {link.link_id: link.station for link in links}
+        self._stations = dict(stations or {})
         self._epochs = 0
         self._last_epochs: dict[NodeId, Epoch] = {}
         self._set_back: set[NodeId] = set()
@@ -371,6 +275,7 @@ class VirtualTestbed:
             preset=preset,
             nodes=[WorldNode(node=n, model=v.model, qubits=v.qubits()) for n, v in nodes.items()],
             links=[WorldLink(link_id=v.link_id, ends=v.ends, station=v.station, model=v.model) for v in links],
+            stations=self._stations,
             seed=seed,
             start_ns=self.net.now_ns,
             time_scale=time_scale,
@@ -384,7 +289,7 @@ class VirtualTestbed:
         self.stations: dict[NodeId, StationBrain] = {}
         self.broker = self.restart_broker()
         self.world_up = True
-        for station in dict.fromkeys(link.station for link in links):
+        for station in dict.fromkeys(link.station for link in links if link.station not in link.ends):
             self.start_station(station)
         for name in nodes:
             self.start_agent(name)
@@ -398,7 +303,7 @@ class VirtualTestbed:
             epoch = Epoch(self._last_epochs[name] - 1)
         else:
             self._last_epochs[name] = epoch
-        clock = None if role is Role.BROKER else self._clock
+        clock = self._clock if role in (Role.AGENT, Role.STATION) else None
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
         return kind(name, role, epoch, settings=self.session, clock=clock)
 
@@ -415,7 +320,7 @@ class VirtualTestbed:
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
         served = [link.served() for link in self._links[name]]
-        brain = StationBrain(self.endpoint(name, Role.STATION), served)
+        brain = StationBrain(self.endpoint(name, Role.STATION), served, self._stations.get(name))
         self.stations[name] = brain
         self._start(name, brain)
         return brain
@@ -423,8 +328,13 @@ class VirtualTestbed:
     def start_agent(self, name: NodeId) -> AgentBrain:
         """Start an agent, or start it again after `crash`."""
         endpoint = self.endpoint(name, Role.AGENT)
-        links = [link.settings(name) for link in self._links.get(name, ())]
-        brain = AgentBrain(endpoint, links, application_timeout_ns=self._application_timeout_ns)
+        brain = AgentBrain(
+            endpoint,
+            [link.settings(name) for link in self._links.get(name, ())],
+            application_timeout_ns=self._application_timeout_ns,
+            draw=Random(f"{name}/{endpoint.epoch}/{self._seed}").random,
+            pair_storage=self._nodes[name].pair_storage,
+        )
         self.agents[name] = brain
         self._start(name, brain)
         return brain
@@ -440,6 +350,10 @@ class VirtualTestbed:
     def _noted(self, name: NodeId, event: Event) -> None:
         for watcher in self.hardware.watchers:
             watcher.noted(name, event)
+
+    def station_of(self, link_id: LinkId) -> NodeId:
+        """The station of a link, or the end that receives."""
+        return self._stations_of[link_id]
 
     def communication(self, name: NodeId) -> int:
         """How many communication qubits a node has."""
@@ -470,6 +384,7 @@ class VirtualTestbed:
     def restart_broker(self) -> Endpoint:
         """Replace the broker by a later incarnation."""
         self.broker = self.endpoint(BROKER, Role.BROKER)
+        TimePart(self.broker)
         self.net.add(BROKER, self.broker)
         return self.broker
 

@@ -3,8 +3,8 @@
 The table knows times, on the clock of the world's caller, and draws the chances; it knows no qubits. What ended is
 taken from it as `WindowOutcome`s.
 
-    gathering  some of the three parties are armed; each leaves at its own timeout or by its cancel
-    scheduled  all three are armed: beginning, end and herald are drawn at once, by waiting time
+    gathering  some of the parties are armed; each leaves at its own timeout or by its cancel
+    scheduled  all of them are armed: beginning, end and herald are drawn at once, by waiting time
     ended      remembered by its name in a bounded table, so that nobody arms it again
 
 Before a scheduled window has begun a party can still leave; then it will never begin, and the others wait for their
@@ -27,6 +27,7 @@ from bellwire.protocols.ids import LinkId, NodeId, QubitName, WindowId
 from bellwire.protocols.instructions import AnyCompletion, BellState
 from bellwire.protocols.limits import MAX_TOMBSTONES
 from bellwire.sim.physics import LinkPhysics
+from bellwire.sim.states import ComplexArray
 
 MAX_OPEN_WINDOWS_PER_LINK: Final = 256
 """Windows of one link that have an armed party."""
@@ -42,9 +43,9 @@ class WindowLink:
     physics: LinkPhysics
 
     @property
-    def parties(self) -> tuple[NodeId, NodeId, NodeId]:
-        """Both ends and the station."""
-        return (*self.ends, self.station)
+    def parties(self) -> tuple[NodeId, ...]:
+        """Both ends and the station, which may be one of them."""
+        return tuple(dict.fromkeys((*self.ends, self.station)))
 
 
 class Party(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -55,6 +56,8 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         completions: those of the batch's instructions before the Arm.
         begin_ns: the earliest that this party lets the window begin.
         timeout_ns: when this party leaves.
+        keeps_time: whether it emits on its own clock, from `begin_ns`. Otherwise the others trigger it.
+        bright_ratio: the population of the bright state that it prepares; None for the link's own, or at a station.
     """
 
     node: NodeId
@@ -64,12 +67,15 @@ class Party(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     begin_ns: int
     timeout_ns: int
     attempts: int
+    keeps_time: bool = False
+    bright_ratio: float | None = None
 
 
 class WindowOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A window is over for these parties, at `at_ns` on the caller's clock, after `attempts` attempts.
 
-    `bell_state` is None when nothing was heralded; when something was, all three parties are there.
+    `bell_state` is None when nothing was heralded; when something was, all parties are there and it left `state`, of
+    shape (4, 4), first end's qubit slowest.
     """
 
     link: WindowLink
@@ -77,13 +83,28 @@ class WindowOutcome(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     parties: tuple[Party, ...]
     attempts: int
     bell_state: BellState | None
+    state: ComplexArray | None
     at_ns: int
 
 
 class _Window:
-    """A window with at least one armed party. `begin_ns` is None while it gathers; `due_ns` is what its timer was set for."""
+    """A window with at least one armed party. `begin_ns` is None while it gathers; `heralding` is known afterwards.
 
-    __slots__ = ("attempts", "begin_ns", "bell_state", "due_ns", "end_ns", "left", "link", "parties", "window_id")
+    `due_ns` is what its timer was set for.
+    """
+
+    __slots__ = (
+        "attempts",
+        "begin_ns",
+        "bell_state",
+        "due_ns",
+        "end_ns",
+        "heralding",
+        "left",
+        "link",
+        "parties",
+        "window_id",
+    )
 
     def __init__(self, link: WindowLink, window_id: WindowId) -> None:
         self.link = link
@@ -95,6 +116,7 @@ class _Window:
         self.due_ns = 0
         self.attempts = 0
         self.bell_state: BellState | None = None
+        self.heralding = link.physics.usual
 
     def deadline_ns(self) -> int:
         """When something happens to this window by itself."""
@@ -140,12 +162,14 @@ class WindowTable:
         """Count the open windows."""
         return len(self._open)
 
-    def check(self, link: WindowLink, window_id: WindowId, node: NodeId) -> None:
+    def check(self, link: WindowLink, window_id: WindowId, node: NodeId, bright_ratio: float | None = None) -> None:
         """Check that a party of the link may arm in this window. Changes nothing.
 
         Raises:
-            BackendError: when the window has ended, has lost a party, has this party already, or the link has too many.
+            BackendError: when the window has ended, has lost a party, has this party already, or the link has too many;
+                when the link has no such bright ratio, or the other end has armed with another.
         """
+        link.physics.heralding(bright_ratio, 0.0)
         if window_id in self._ended.get(link.link_id, ()):
             raise BackendError(f"window {window_id!r} of link {link.link_id!r} has ended")
         window = self._open.get((link.link_id, window_id))
@@ -158,17 +182,22 @@ class WindowTable:
         if window.left:
             gone = ", ".join(sorted(window.left))
             raise BackendError(f"window {window_id!r} of link {link.link_id!r} will not begin: {gone} has left it")
+        if node in link.ends:
+            for party in window.parties.values():
+                if party.qubit is not None and party.bright_ratio != bright_ratio:
+                    text = f"{party.node} with bright ratio {party.bright_ratio}, {node} with {bright_ratio}"
+                    raise BackendError(f"window {window_id!r} of link {link.link_id!r} is armed by {text}")
 
     def arm(self, link: WindowLink, window_id: WindowId, party: Party, now_ns: int) -> None:
-        """Add a party to a window; with the third, the window is scheduled. Raises BackendError as `check` does."""
-        self.check(link, window_id, party.node)
+        """Add a party to a window; with the last, the window is scheduled. Raises BackendError as `check` does."""
+        self.check(link, window_id, party.node, party.bright_ratio)
         key = (link.link_id, window_id)
         window = self._open.get(key)
         if window is None:
             window = self._open[key] = _Window(link, window_id)
             self._open_per_link[link.link_id] = self._open_per_link.get(link.link_id, 0) + 1
         window.parties[party.node] = party
-        if len(window.parties) == 3:
+        if len(window.parties) == len(link.parties):
             self._schedule(window)
             if window.end_ns <= now_ns:
                 self._end(window, window.attempts, window.end_ns, window.bell_state)
@@ -228,12 +257,15 @@ class WindowTable:
 
     def _schedule(self, window: _Window) -> None:
         parties = window.parties.values()
-        physics = window.link.physics
+        ends = [window.parties[end] for end in window.link.ends]
+        late_ns = ends[0].begin_ns - ends[1].begin_ns if all(end.keeps_time for end in ends) else 0
+        heralding = window.link.physics.heralding(ends[0].bright_ratio, late_ns * self._time_scale)
+        window.heralding = heralding
         attempts = min(party.attempts for party in parties)
-        success = first_success(physics.success_probability, self._rng)
+        success = first_success(heralding.success_probability, self._rng)
         if success <= attempts:
             attempts = int(success)
-            heralds = tuple(physics.states)
+            heralds = tuple(heralding.states)
             window.bell_state = heralds[int(self._rng.random() * len(heralds))] if len(heralds) > 1 else heralds[0]
         window.begin_ns = max(party.begin_ns for party in parties)
         self._end_with(window, attempts)
@@ -294,6 +326,7 @@ class WindowTable:
                 parties=parties,
                 attempts=attempts,
                 bell_state=bell_state,
+                state=None if bell_state is None else window.heralding.states[bell_state],
                 at_ns=at_ns,
             )
         )

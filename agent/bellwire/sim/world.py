@@ -13,12 +13,14 @@ Decoherence is lazy: a qubit that is touched first lives through the world time 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 import numpy as np
 
+from bellwire.protocols.detectors import Detectors, StationSettings
 from bellwire.protocols.errors import BackendError, ConfigError
 from bellwire.protocols.ids import LinkId, NodeId, QubitName, WindowId
 from bellwire.protocols.instructions import (
@@ -38,6 +40,7 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_BATCH_INSTRUCTIONS, MAX_ID_CHARS, MAX_TEXT_CHARS
 from bellwire.protocols.node import QubitKind
+from bellwire.sim.clocks import ClockInfo
 from bellwire.sim.engine import DensityMatrixEngine, StateEngineCapable
 from bellwire.sim.physics import LinkPhysics, NodePhysics, QubitPhysics, gate_fidelity, noisy_gate
 from bellwire.sim.preset import Preset
@@ -73,16 +76,18 @@ class _Qubit:
 
 
 class _Node:
-    """What a participant of the world has: qubits, links and open windows. A station may have links alone."""
+    """What a participant of the world has: qubits, links, detectors. A station may have links alone."""
 
-    __slots__ = ("links", "node", "physics", "qubits", "storage")
+    __slots__ = ("clock", "detectors", "links", "node", "physics", "qubits", "storage")
 
     def __init__(self, node: NodeId, physics: NodePhysics | None) -> None:
         self.node = node
+        self.clock: ClockInfo | None = None
         self.physics = physics
         self.qubits: dict[QubitName, _Qubit] = {}
         self.storage: list[_Qubit] = []
         self.links: dict[LinkId, WindowLink] = {}
+        self.detectors = Detectors(StationSettings())
 
 
 class World:
@@ -92,6 +97,7 @@ class World:
         preset: the physics.
         nodes, links: the testbed; a station that is no node is made of its links.
         seed: of every chance in this world.
+        stations: the detectors of stations that serve their links in turn; the others have some for every link.
         start_ns: when it begins, on the caller's clock; also world time then.
         time_scale: world nanoseconds per nanosecond of the caller's clock. Exact for 1; otherwise world time is
             rounded to a nanosecond.
@@ -109,6 +115,7 @@ class World:
         links: Sequence[WorldLink],
         seed: int,
         start_ns: int,
+        stations: Mapping[NodeId, StationSettings] | None = None,
         time_scale: float = 1.0,
         engine: StateEngineCapable | None = None,
     ) -> None:
@@ -123,8 +130,12 @@ class World:
         self._windows = WindowTable(time_scale=time_scale, rng=self._rng)
         self._completed: list[BatchCompleted] = []
         self._nodes: dict[NodeId, _Node] = {}
-        self._add_nodes(preset, nodes)
+        self._add_nodes(preset, nodes, seed)
         self._add_links(preset, links)
+        for station, settings in (stations or {}).items():
+            if station not in self._nodes:
+                raise ConfigError(f"station {station!r} has no link in this world")
+            self._nodes[station].detectors = Detectors(settings)
         self._handlers: dict[type, Callable[[_Node, Any], AnyCompletion]] = {
             Initialise: self._initialise,
             Apply: self._apply,
@@ -133,10 +144,13 @@ class World:
             Cancel: self._cancel,
         }
 
-    def _add_nodes(self, preset: Preset, nodes: Sequence[WorldNode]) -> None:
+    def _add_nodes(self, preset: Preset, nodes: Sequence[WorldNode], seed: int) -> None:
         physics = {name: NodePhysics.of(model) for name, model in preset.nodes.items()}
         for spec in nodes:
             node = self._nodes[spec.node] = _Node(spec.node, physics[spec.model])
+            clock = preset.nodes[spec.model].clock
+            if clock is not None:
+                node.clock = ClockInfo.of(clock, crc32(f"{seed} {spec.node}".encode()))
             for name, kind in spec.qubits.items():
                 qubit = node.qubits[name] = _Qubit(spec.node, name, kind, physics[spec.model].kinds[kind])
                 if kind is QubitKind.STORAGE:
@@ -194,6 +208,7 @@ class World:
         for qubit in owner.qubits.values():
             qubit.window = None
             self._free(qubit)
+        owner.detectors = Detectors(owner.detectors.settings)
         self._settle()
         self._completed = [completed for completed in self._completed if completed.node != node]
 
@@ -206,6 +221,11 @@ class World:
         """Tell which links a node is attached to, as an end or as the station, and what they are like."""
         owner = self._nodes.get(node)
         return tuple(self._link_info(node, link) for link in owner.links.values()) if owner else ()
+
+    def clock(self, node: NodeId) -> ClockInfo | None:
+        """Tell of a node's clock that disciplines itself, if it has one."""
+        owner = self._nodes.get(node)
+        return None if owner is None else owner.clock
 
     def _link_info(self, node: NodeId, link: WindowLink) -> LinkInfo:
         return LinkInfo(
@@ -329,25 +349,34 @@ class World:
         if len(arm.window_id) > MAX_ID_CHARS:
             raise BackendError(f"window id is longer than {MAX_ID_CHARS} characters")
         qubit = self._armed_qubit(owner, link, arm)
-        self._windows.check(link, arm.window_id, owner.node)
+        self._windows.check(link, arm.window_id, owner.node, arm.bright_ratio)
+        switch_ns = 0
         if qubit is not None:
             if not qubit.held:
                 self._put([qubit], GROUND, self._now_ns)
             qubit.window = arm.window_id
+        elif owner.detectors.free:
+            owner.detectors.queue(link.link_id, _turn_of(link, arm.window_id))
+            (turn,) = owner.detectors.take_turns()
+            switch_ns = math.ceil(turn.switch_ns / self._time_scale)
+        else:
+            raise BackendError(f"all detectors of {owner.node} are in use")
         party = Party(
             node=owner.node,
             batch_id=batch_id,
             completions=before,
             qubit=arm.qubit,
-            begin_ns=self._now_ns + arm.start_in_ns,
+            begin_ns=self._now_ns + max(arm.start_in_ns, switch_ns),
             timeout_ns=self._now_ns + arm.timeout_ns,
             attempts=arm.attempts,
+            keeps_time=arm.start_in_ns > 0,
+            bright_ratio=arm.bright_ratio,
         )
         self._windows.arm(link, arm.window_id, party, self._now_ns)
         self._settle()
 
     def _armed_qubit(self, owner: _Node, link: WindowLink, arm: Arm) -> _Qubit | None:
-        if owner.node == link.station:
+        if owner.node not in link.ends:
             if arm.qubit is not None:
                 raise BackendError(f"{owner.node} is the station of link {link.link_id!r} and arms without a qubit")
             return None
@@ -372,6 +401,8 @@ class World:
         for outcome in self._windows.take_outcomes():
             self._settle_qubits(outcome)
             for party in outcome.parties:
+                if party.qubit is None:
+                    self._nodes[party.node].detectors.give_back(_turn_of(outcome.link, outcome.window_id))
                 saw = outcome.bell_state if party.node == outcome.link.station else None
                 ended = WindowEnded(window_id=outcome.window_id, attempts=outcome.attempts, bell_state=saw)
                 self._completed.append(
@@ -387,9 +418,8 @@ class World:
         }
         for qubit in armed.values():
             qubit.window = None
-        if outcome.bell_state is not None:
-            pair = [armed[end] for end in outcome.link.ends]
-            self._put(pair, outcome.link.physics.states[outcome.bell_state], outcome.at_ns)
+        if outcome.state is not None:
+            self._put([armed[end] for end in outcome.link.ends], outcome.state, outcome.at_ns)
         elif outcome.attempts > 0:
             for qubit in armed.values():
                 self._put([qubit], MIXED, outcome.at_ns)
@@ -432,6 +462,11 @@ class World:
                 self._engine.idle(qubit.key, elapsed_ns, physics.t1_ns, physics.t2_ns)
                 qubit.touched_ns = world_ns
         return qubit
+
+
+def _turn_of(link: WindowLink, window_id: WindowId) -> WindowId:
+    """What a window is called at the detectors: other links may have windows of that name."""
+    return WindowId(f"{link.link_id}/{window_id}")
 
 
 def _failed(text: str) -> Failed:

@@ -14,6 +14,7 @@ import numpy as np
 
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.errors import TransportError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import QubitName, WindowId
 from bellwire.protocols.instructions import AnyCompletion, Arm, Cancel, Done, WindowEnded
 from bellwire.protocols.node import Batch, QubitKind
@@ -151,6 +152,9 @@ class WorldSource(TagSource):
                 last if isinstance(last, WindowEnded) else WindowEnded(window_id=window_id, attempts=0)
             )
             self._changed.set()
+
+    def claimed(self, _claim: ClockClaim) -> None:
+        """A station of tags takes the time from exchanges: a simulated world gives none to a station."""
 
     def lost(self, why: str) -> None:
         """The world is lost, and its windows with it."""

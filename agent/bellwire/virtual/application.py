@@ -13,8 +13,10 @@ from typing import Any, Final
 from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.messages import (
+    Delivered,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     Reply,
     Request,
@@ -57,10 +59,10 @@ Work = Generator[Wish, Any, None]
 
 
 @dataclass(slots=True)
-class Delivered:
+class Told:
     """What an application was told about one of its CREATEs: the OKs by node, or an error."""
 
-    oks: dict[NodeId, list[LinkOk]] = field(default_factory=dict)
+    oks: dict[NodeId, list[Delivered]] = field(default_factory=dict)
     errors: list[tuple[NodeId, LinkErr]] = field(default_factory=list)
 
 
@@ -81,7 +83,7 @@ class Application:
         self.endpoint: Endpoint
         self.lost_ns: dict[NodeId, int] = {}
         """When the application last lost a node."""
-        self.creates: dict[str, Delivered] = {}
+        self.creates: dict[str, Told] = {}
         self.working = 0
         self._waiting: list[_Waiting] = []
         self._hired: list[Callable[[], Work]] = []
@@ -93,6 +95,7 @@ class Application:
         self.endpoint = endpoint = self.bed.endpoint(self.name, Role.APPLICATION)
         self.creates, self._waiting, self.working = {}, [], 0
         endpoint.handle(LinkOk, self._ok)
+        endpoint.handle(LinkMeasured, self._ok)
         endpoint.handle(LinkErr, self._err)
         endpoint.handle(LinkExpire, lambda _peer, _message: SessionAck())
         endpoint.on_peer_lost.append(self._peer_lost)
@@ -127,9 +130,9 @@ class Application:
         self._numbers += 1
         return self._numbers
 
-    def delivered(self, create_id: str) -> Delivered:
+    def delivered(self, create_id: str) -> Told:
         """What was told about a CREATE."""
-        return self.creates.setdefault(create_id, Delivered())
+        return self.creates.setdefault(create_id, Told())
 
     def _resume(self, work: Work, value: object) -> None:
         endpoint = self.endpoint
@@ -161,7 +164,7 @@ class Application:
         for waiting in [waiting for waiting in self._waiting if waiting.until.done()]:
             self._stop_waiting(waiting)
 
-    def _ok(self, peer: NodeId, message: LinkOk) -> Reply:
+    def _ok(self, peer: NodeId, message: Delivered) -> Reply:
         self.delivered(message.create_id).oks.setdefault(peer, []).append(message)
         self._look()
         return SessionAck()

@@ -140,7 +140,13 @@ class NoLeak(Checker):
                 left[f"deferred windows of {link_id}"] = link.windows.deferred
             self._report(node, left)
         for node, station in bed.stations.items():
-            self._report(node, {"windows": [*station.station.windows]})
+            detectors = station.station.detectors
+            left = {
+                "windows": [*station.station.windows],
+                "turns": detectors.taken,
+                "waiting windows": detectors.waiting,
+            }
+            self._report(node, left)
         self._report(NodeId("world"), {"windows": bed.world.open_windows})
 
     def _report(self, node: NodeId, left: dict[str, object]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from bellwire.protocols import limits
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.instructions import Arm
 from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.session import MAX_HELLOS
-from bellwire.simnet.clocks import PARTS_PER_BILLION
+from bellwire.simnet.clocks import TRUE_CLOCK
 from bellwire.virtual.checker import Checker
+
+CLOCK_TICK_NS: Final = 2
+"""What rounding to whole nanoseconds may add to an error."""
 
 
 class Bounds(Checker):
@@ -34,6 +39,7 @@ class Bounds(Checker):
                 self._hold(node, f"requests of {link_id}", len(book.requests), limits.MAX_LINK_REQUESTS)
                 self._hold(node, f"deferred windows of {link_id}", link.windows.deferred, limits.MAX_LINK_REQUESTS)
                 self._hold(node, f"tombstones of {link_id}", len(book.ended), limits.MAX_TOMBSTONES)
+                self._hold(node, f"test rounds of {link_id}", len(book.rounds), limits.MAX_TEST_ROUNDS)
                 held += len(book.windows)
             self._hold(node, "windows, one for each communication qubit", held, qubits)
 
@@ -82,14 +88,16 @@ class Times(Checker):
 
     def sample(self) -> None:
         """Compare what nodes claim of their clocks with true time."""
-        bed = self.oracle.bed
-        elapsed_ns = self.now_ns - self.oracle.began_ns
-        for node, brain in self.awake():
-            claimed_ns = brain.endpoint.clock.error_ns
-            if claimed_ns is None:
+        net = self.oracle.bed.net
+        for node in (*self.oracle.bed.agents, *self.oracle.bed.stations):
+            brain = self.oracle.bed.brain(node)
+            oldest_ns = None if brain.time.node is None else brain.time.node.servo.oldest_ns
+            claimed_ns = brain.endpoint.clock.uncertainty_ns(net.local_ns(node))
+            if oldest_ns is None or claimed_ns is None or not net.is_seated(node, brain.node):
                 continue
-            clock = bed.net.clocks.get(node)
-            drift_ns = 0 if clock is None else abs(clock.drift_ppb) * elapsed_ns // PARTS_PER_BILLION + 2
+            clock = net.clocks.get(node, TRUE_CLOCK)
+            if clock.true_ns(oldest_ns) <= clock.since_ns:
+                continue  # concluded in part from before the clock was changed, against its promise: that cannot be known yet
             error_ns = self.oracle.read_clock(node)
-            if abs(error_ns) > claimed_ns + drift_ns:
+            if abs(error_ns) > claimed_ns + CLOCK_TICK_NS:
                 self.violate(f"the clock of {node} is wrong by {error_ns} ns, it claims at most {claimed_ns} ns")

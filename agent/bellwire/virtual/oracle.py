@@ -14,6 +14,7 @@ from bellwire.protocols.instructions import (
     BellState,
     Discard,
     Failed,
+    Gate,
     Initialise,
     Measure,
     WindowEnded,
@@ -39,6 +40,8 @@ class Half:
     node: NodeId
     qubit: QubitName
     uses: int = 0
+    moving: bool = False
+    """Whether the world has yet to move it to `qubit`."""
     gone_ns: int | None = None
     lost: bool = False
 
@@ -94,6 +97,7 @@ class Oracle:
         self._halves: dict[tuple[NodeId, QubitName], tuple[WorldPair, Half]] = {}
         self._arms: dict[WindowId, dict[NodeId, QubitName]] = {}
         self._arming: dict[tuple[NodeId, int], Arm] = {}
+        self._moves: dict[tuple[NodeId, int], Half] = {}
 
     def violate(self, checker: str, text: str) -> None:
         """Report a broken invariant."""
@@ -120,6 +124,8 @@ class Oracle:
 
     def submitted(self, name: NodeId, batch: Batch) -> None:
         """A node has decided on a batch."""
+        if self._moved(name, batch):
+            return
         used: dict[QubitName, None] = {}
         for instruction in batch.instructions:
             if isinstance(instruction, Apply):
@@ -139,6 +145,23 @@ class Oracle:
                     self._arming[name, batch.number] = instruction
                     self._arms.setdefault(instruction.window_id, {})[name] = instruction.qubit
         self._use(name, used)
+
+    def _moved(self, name: NodeId, batch: Batch) -> bool:
+        """Whether a batch does nothing but move a half from one qubit into another."""
+        if len(batch.instructions) != 3:
+            return False
+        into, swap, out = batch.instructions
+        if not (isinstance(into, Initialise) and isinstance(swap, Apply) and isinstance(out, Discard)):
+            return False
+        if swap.gate is not Gate.SWAP or swap.qubits != (out.qubit, into.qubit):
+            return False
+        found = self._halves.pop((name, out.qubit), None)
+        if found is None:
+            return False
+        found[1].qubit, found[1].moving = into.qubit, True
+        self._halves[name, into.qubit] = found
+        self._moves[name, batch.number] = found[1]
+        return True
 
     def _use(self, name: NodeId, qubits: Iterable[QubitName]) -> None:
         for qubit in qubits:
@@ -163,6 +186,9 @@ class Oracle:
 
     def completed(self, name: NodeId, batch: BatchCompleted) -> None:
         """The world has answered a batch."""
+        move = self._moves.pop((name, batch.batch_id), None)
+        if move is not None:
+            move.moving = False
         arm = self._arming.pop((name, batch.batch_id), None)
         if arm is not None and arm.qubit is not None:
             self.armed.pop((name, arm.qubit), None)
@@ -173,13 +199,13 @@ class Oracle:
                         listener(name, completion.text)
                 break
             if isinstance(completion, WindowEnded):
-                if arm is None:
-                    self._seen(completion)
-                else:
+                if arm is not None:
                     self.counted[name, completion.window_id] = completion.attempts
+                if arm is None or self.bed.station_of(arm.link_id) == name:
+                    self._seen(completion)
 
     def _seen(self, ended: WindowEnded) -> None:
-        """The station's hardware has ended a window."""
+        """The station's hardware, which may be that of an end, has ended a window."""
         arms = self._arms.pop(ended.window_id, {})
         if ended.bell_state is None or len(arms) != 2:
             return
@@ -198,6 +224,8 @@ class Oracle:
             del self.armed[place]
         for arming in [arming for arming in self._arming if arming[0] == name]:
             del self._arming[arming]
+        for moving in [moving for moving in self._moves if moving[0] == name]:
+            del self._moves[moving]
         for place in [place for place in self._halves if place[0] == name]:
             pair, half = self._halves.pop(place)
             half.gone_ns, half.lost = self.bed.net.now_ns, True

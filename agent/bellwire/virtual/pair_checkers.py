@@ -12,6 +12,7 @@ from bellwire.protocols.ids import pair_id as pair_id_of
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.messages import PairRelease
 from bellwire.protocols.pairs import PairState
+from bellwire.protocols.readout import Basis, parity
 from bellwire.sim.states import bell_vector
 from bellwire.sim.virtual import SECOND_NS
 from bellwire.virtual.checker import EXACT, Checker
@@ -213,6 +214,8 @@ class OneFrame(Checker):
             self._heralded(node, PairId(event.subjects[0]), WindowId(event.subjects[1]), event.detail)
         elif event.name == "PairConfirmed":
             self._confirmed(node, PairId(event.subjects[0]))
+        elif event.name == "PairCompared" and event.detail != "as expected":
+            self.violate(f"{node} finds {event.subjects[0]}, of a test round, {event.detail}")
 
     def _heralded(self, node: NodeId, pair_id: PairId, window_id: WindowId, bell_state: str) -> None:
         """Hold a herald against what the detectors and the node's own hardware saw."""
@@ -245,7 +248,7 @@ class OneFrame(Checker):
         made = self.oracle.pairs.get(pair_id)
         if made is None:
             return
-        if any(half.uses or half.gone_ns is not None for half in made.halves):
+        if any(half.uses or half.moving or half.gone_ns is not None for half in made.halves):
             return
         bed = self.oracle.bed
         state = bed.world.inspect([(half.node, half.qubit) for half in made.halves], bed.net.now_ns)
@@ -254,8 +257,7 @@ class OneFrame(Checker):
         if abs(fidelity - 1) > EXACT:
             self.violate(f"{word.node} calls {pair_id} {word.bell_state}, the world calls it {made.bell_state}")
 
-    def correlate(self, pair_id: str, bell_state: BellState, basis: str, bits: tuple[int, int]) -> None:
-        """Compare what applications measured at both ends of a pair with the frame that they were told."""
-        expected = bell_state.z if basis == "x" else bell_state.x
-        if bits[0] ^ bits[1] != expected:
+    def correlate(self, pair_id: str, bell_state: BellState, basis: Basis, bits: tuple[int, int]) -> None:
+        """Compare what was measured at both ends of a pair in one basis with the frame that applications were told."""
+        if bits[0] ^ bits[1] != parity(bell_state, basis):
             self.violate(f"measured in {basis}, {pair_id} in {bell_state} gave {bits}")

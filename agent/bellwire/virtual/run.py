@@ -41,6 +41,7 @@ from bellwire.virtual.measures import Bounds, Times
 from bellwire.virtual.oracle import Oracle
 from bellwire.virtual.pair_checkers import FreshId, GhostPair, OneFrame, SingleUse
 from bellwire.virtual.scenario import Network, Scenario, build_network
+from bellwire.virtual.service_checkers import Service
 from bellwire.virtual.workload import Judges, Workload
 
 C = TypeVar("C", bound=Checker)
@@ -234,6 +235,7 @@ CHECKERS: Final[tuple[type[Checker], ...]] = (
     SingleUse,
     OneFrame,
     ExactCorrection,
+    Service,
     Termination,
     Progress,
     NoLeak,
@@ -276,6 +278,7 @@ class Run:
             preset=load_preset(self.scenario.topology.preset),
             nodes=self.network.nodes,
             links=self.network.links,
+            stations=dict.fromkeys(self.network.stations, self.network.detectors),
             seed=self.seed,
             latency_ns=round(self.scenario.latency_us * 1_000),
             start_ns=START_NS,
@@ -334,6 +337,7 @@ class Run:
     def _hire(self, until_ns: int) -> None:
         judges = Judges(
             frames=self._checker(OneFrame),
+            service=self._checker(Service),
             gates=self._checker(ExactCorrection),
             termination=self._checker(Termination),
             progress=self._checker(Progress),

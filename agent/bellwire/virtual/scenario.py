@@ -17,9 +17,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.herald import ANY_CLICK
 from bellwire.protocols.ids import BROKER, LinkId, NodeId
 from bellwire.shell.config import SessionTable, Table, load_config
+from bellwire.sim.physics import LinkPhysics
+from bellwire.sim.preset import load_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualLink, VirtualNode
 from bellwire.simnet.faults import FaultMix, Participants
 
@@ -51,7 +55,10 @@ class WorkloadKind(StrEnum):
 class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
-    `link` is the preset's link model, and a window has up to `attempts` attempts; `links_per_station` links share one station.
+    `pair_storage` of a node's storage qubits may hold halves of pairs. `link` is the preset's link model, or several that
+    links have in turn, and a window has up to `attempts` attempts; after every `test_every` windows comes a test round.
+    `links_per_station` links share one station, which has `detectors` sets of detectors (0: some for every link) behind a
+    switch that takes `switch_us`.
     """
 
     kind: TopologyKind
@@ -59,17 +66,23 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     communication: Annotated[int, Meta(ge=1, le=64)] = 2
     storage: Annotated[int, Meta(ge=1, le=64)] = 4
     reference: Count = 4
+    pair_storage: Count = 0
     degree: Annotated[float, Meta(ge=2.0, le=16.0)] = 3.0
     links_per_station: Annotated[int, Meta(ge=1)] = 4
+    detectors: Annotated[int, Meta(ge=0, le=1_000)] = 0
+    switch_us: Annotated[float, Meta(ge=0.0, le=1e9)] = 0.0
     preset: str = "ideal"
-    link: str = "ideal"
+    link: str | tuple[str, ...] = "ideal"
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    test_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
     def __post_init__(self) -> None:
         if self.kind is TopologyKind.TWO_NODES and self.size != 2:
             raise ValueError(f"`size` is {self.size}, two nodes are two")
         if self.kind is TopologyKind.RING and self.size < 3:
             raise ValueError("`size` is 2, a ring has at least 3 nodes")
+        if not self.link:
+            raise ValueError("`link` names no link model")
 
 
 class WorkloadTable(Table, frozen=True, kw_only=True):
@@ -92,6 +105,14 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     held_ms: Annotated[int, Meta(ge=1, le=1_000_000)] = 3_500
     hasty_permille: Permille = 200
     """Pairs of which each half is measured as soon as its own end says OK."""
+    measured_permille: Permille = 200
+    """Pairs that are asked for with type M."""
+    atomic_permille: Permille = 150
+    """Pairs of type K that are asked for all at once or not at all."""
+    consecutive_permille: Permille = 150
+    """Pairs that are asked for with no other request's between them."""
+    priorities: Annotated[int, Meta(ge=1, le=8)] = 3
+    """Pairs are asked for with a priority below this."""
     pause_ms: Annotated[float, Meta(gt=0.0, le=1e9)] = 500.0
     timeout_s: Seconds = 4.0
     pairs_at_once: Annotated[int, Meta(ge=1, le=16)] = 2
@@ -122,16 +143,24 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[NodeId, VirtualNode]
     links: tuple[VirtualLink, ...]
     applications: tuple[NodeId, ...]
+    detectors: StationSettings
+    """Those of every station."""
+
+    @property
+    def stations(self) -> tuple[NodeId, ...]:
+        """The stations between the nodes."""
+        return tuple(dict.fromkeys(link.station for link in self.links if link.station not in link.ends))
 
     @property
     def participants(self) -> Participants:
         """Who talks to whom."""
-        stations = tuple(dict.fromkeys(link.station for link in self.links))
+        stations = self.stations
         neighbours: dict[tuple[str, str], None] = {}
         for link in self.links:
             first, second = link.ends
-            for pair in ((first, second), (first, link.station), (second, link.station)):
-                neighbours[pair] = None
+            neighbours[first, second] = None
+            if link.station in stations:
+                neighbours[first, link.station] = neighbours[second, link.station] = None
         for name in (*self.nodes, *stations):
             neighbours[name, BROKER] = None
         for application in self.applications:
@@ -170,23 +199,40 @@ def edges_of(table: TopologyTable, random: Random) -> list[tuple[int, int]]:
 def build_network(scenario: Scenario, seed: int) -> Network:
     """Lay out a scenario's network. Which end of a link is primary is drawn."""
     table, random = scenario.topology, Random(f"network/{seed}")
-    node = VirtualNode(communication=table.communication, storage=table.storage, reference=table.reference)
+    models = (table.link,) if isinstance(table.link, str) else table.link
+    physics = {
+        model: LinkPhysics.of(link) for model, link in load_preset(table.preset).links.items() if model in models
+    }
+    node = VirtualNode(
+        communication=table.communication,
+        storage=table.storage,
+        reference=table.reference,
+        pair_storage=table.pair_storage,
+    )
     names = [NodeId(f"n{number}") for number in range(table.size)]
     links = []
     for number, edge in enumerate(edges_of(table, random)):
         first, second = edge if random.random() < 0.5 else edge[::-1]
         station = NodeId(f"s{number // table.links_per_station}")
+        model = models[number % len(models)]
+        scheme = physics[model].model.scheme or ANY_CLICK
+        ends = (names[first], names[second])
         links.append(
             VirtualLink(
                 link_id=LinkId(f"l{number}"),
-                ends=(names[first], names[second]),
-                station=station,
-                model=table.link,
+                ends=ends,
+                station=station if scheme.midpoint else random.choice(ends),
+                model=model,
+                scheme=scheme.name,
                 attempts=table.attempts,
+                test_every=table.test_every,
+                bright_states=physics[model].bright_states(),
+                shared_detectors=bool(table.detectors) and scheme.midpoint,
             )
         )
     applications = tuple(NodeId(f"app{number}") for number in range(scenario.workload.applications))
-    return Network(nodes=dict.fromkeys(names, node), links=tuple(links), applications=applications)
+    detectors = StationSettings(sets=table.detectors or None, switch_ns=round(table.switch_us * 1_000))
+    return Network(nodes=dict.fromkeys(names, node), links=tuple(links), applications=applications, detectors=detectors)
 
 
 def _folder() -> Path:

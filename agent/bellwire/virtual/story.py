@@ -14,9 +14,12 @@ from bellwire.simnet.faults import (
     Ambush,
     AmbushKind,
     AnyFault,
+    ClockDrift,
+    ClockStep,
     Crash,
     CrashManner,
     Cut,
+    Detour,
     FrameFault,
     FrameFaultKind,
     Miscount,
@@ -55,6 +58,8 @@ _ENDS: Final = {
 _STRIKES: Final = {
     AmbushKind.LOSE: "it and every {family} message that follows it that way within {time} are lost",
     AmbushKind.CUT: "nothing else passes between the two for {time}",
+    AmbushKind.COPY: "it passes",
+    AmbushKind.CRASH_UNSENT: "its sender dies before it has sent it, and starts again {time} later",
     AmbushKind.CRASH_SENDER: "its sender dies, and starts again {time} later",
     AmbushKind.CRASH_RECEIVER: "its receiver dies when it has dealt with it, and starts again {time} later",
     AmbushKind.STALL_RECEIVER: "its receiver does nothing more for {time}, and then all of it at once",
@@ -156,6 +161,8 @@ def in_words(fault: AnyFault) -> str:
         way = "ahead" if fault.offset_ns >= 0 else "behind"
         drift = f"and drifts by {fault.drift_ppb / 1e3:g} ppm"
         return f"all the time, the clock of {_who(fault.node)} is {_seconds(abs(fault.offset_ns))} {way} {drift}"
+    if isinstance(fault, ClockStep | ClockDrift | Detour):
+        return _clocks(fault)
     if isinstance(fault, Slow):
         return f"{span} the hardware of {_who(fault.node)} takes up to {fault.delay_ns / 1e6:g} ms longer each way"
     if isinstance(fault, Crash):
@@ -166,6 +173,18 @@ def in_words(fault: AnyFault) -> str:
     if isinstance(fault, Ambush):
         return _ambush(fault)
     return f"{span} the simulated world is gone with every qubit; nodes notice within {_seconds(fault.notice_ns)}"
+
+
+def _clocks(fault: ClockStep | ClockDrift | Detour) -> str:
+    since = f"from {_seconds(fault.start_ns)}"
+    if isinstance(fault, ClockStep):
+        return (
+            f"at {_seconds(fault.start_ns)}, the clock of {_who(fault.node)} jumps ahead by {_seconds(fault.offset_ns)}"
+        )
+    if isinstance(fault, ClockDrift):
+        return f"{since} on, the clock of {_who(fault.node)} drifts by {fault.drift_ppb / 1e3:g} ppm"
+    way = f"from {_who(fault.sender)} to {_who(fault.receiver)}"
+    return f"{since} to {_seconds(fault.end_ns)}, every message {way} takes {_seconds(fault.delay_ns)} longer"
 
 
 def _ambush(fault: Ambush) -> str:

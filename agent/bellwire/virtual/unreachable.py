@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 UNREACHABLE: Final[Mapping[str, str]] = {
-    "session greeting wanted": (
-        "outside of DOWN only Endpoint.keep_session gives it, and a brain calls that once, when it starts: before any frame"
-    ),
     "session up wanted": (
-        "outside of DOWN only Endpoint.keep_session gives it, and a brain calls that once, when it starts: before any frame"
+        "outside of DOWN only Endpoint.keep_session gives it, and brains and clocks call that when they start: before any frame"
     ),
     "session down goodbye": (
         "Endpoint takes a peer's goodbye only while the session is UP, and says none of its own while it is DOWN"

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+import msgspec
+
 from bellwire.protocols.endpoint import Answer
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId, PairId
 from bellwire.protocols.instructions import Gate
 from bellwire.protocols.messages import (
+    Delivered,
     GateKind,
     GateRequest,
     GateResult,
@@ -20,18 +23,25 @@ from bellwire.protocols.messages import (
     GateVariant,
     LinkCreate,
     LinkCreated,
+    LinkMeasured,
     LinkOk,
     ProgramResult,
     ProgramRun,
+    RequestType,
     Step,
 )
 from bellwire.protocols.messages.program import StepKind
+from bellwire.protocols.readout import IN_Z, PAULI_BASES, Basis, Readout
 from bellwire.sim.virtual import SECOND_NS, VirtualLink
 from bellwire.virtual.application import Application, Ask, Sleep, Until, Wish, Work
 from bellwire.virtual.endings import Progress, Termination
 from bellwire.virtual.gate_checkers import ExactCorrection, Prepared
 from bellwire.virtual.pair_checkers import OneFrame
 from bellwire.virtual.scenario import WorkloadKind, WorkloadTable
+from bellwire.virtual.service_checkers import Service
+
+ANY_PAULI: Final = Readout(bases=PAULI_BASES)
+_TURNS: Final[dict[Basis, tuple[Gate, ...]]] = {Basis.X: (Gate.H,), Basis.Y: (Gate.SDG, Gate.H), Basis.Z: ()}
 
 TRIES: Final = 6
 """How often a worker tries to give its qubits back while a gate still holds them."""
@@ -47,6 +57,7 @@ class Judges:
     """The checkers that want to know what applications were told, and whether a fault excuses a late answer."""
 
     frames: OneFrame
+    service: Service
     gates: ExactCorrection
     termination: Termination
     progress: Progress
@@ -149,7 +160,7 @@ class Workload:
         if len(held) == 2:
             pair_id = PairId("")
             if random.randrange(1000) < self._table.given_pair_permille:
-                oks = yield from self._create(source, target, 1)
+                oks = yield from self._create(random, source, target, 1)
                 pair_id = oks[0][0].pair_id if oks else PairId("")
                 yield from self._hold(random)
             yield from self._teleport(random, number, held[0], held[1], pair_id)
@@ -192,10 +203,15 @@ class Workload:
 
     # Pairs.
 
-    def _create(self, source: NodeId, target: NodeId, number: int) -> Generator[Wish, Any, list[tuple[LinkOk, LinkOk]]]:
+    def _create(
+        self, random: Random, source: NodeId, target: NodeId, number: int, *, measured: bool = False
+    ) -> Generator[Wish, Any, list[tuple[Delivered, Delivered]]]:
         """Ask for pairs. The outcome is the OKs of both ends, those of the source first, for every pair that both have."""
         application = self._application
-        request = LinkCreate(peer=target, number=number, max_time_ns=self._timeout_ns)
+        request = self._request(random, target, number, measured=measured)
+        if request.atomic:
+            number = min(number, *(self._bed.communication(node) for node in (source, target)))
+            request = msgspec.structs.replace(request, number=number)
         asked_ns = self._bed.net.now_ns
         answer = yield Ask(peer=source, request=request, limit_ns=self._timeout_ns)
         self._count("create", answer)
@@ -209,15 +225,29 @@ class Workload:
             return all(both) or bool(delivered.errors) or lost
 
         yield Until(done=complete, limit_ns=self._timeout_ns + SECOND_NS)
-        self._judge_create(answer.create_id, source, target, number, asked_ns)
+        self._judge_create(answer.create_id, request, source, asked_ns)
         oks = {node: {ok.pair_id: ok for ok in delivered.oks.get(node, ())} for node in (source, target)}
         self._note("create", "all pairs" if len(oks[source]) == number else "not all pairs")
         del application.creates[answer.create_id]
         return [(ok, oks[target][pair_id]) for pair_id, ok in oks[source].items() if pair_id in oks[target]]
 
-    def _judge_create(self, create_id: str, source: NodeId, target: NodeId, number: int, asked_ns: int) -> None:
+    def _request(self, random: Random, target: NodeId, number: int, *, measured: bool) -> LinkCreate:
+        table = self._table
+        return LinkCreate(
+            peer=target,
+            number=number,
+            max_time_ns=self._timeout_ns,
+            priority=random.randrange(table.priorities),
+            request_type=RequestType.MEASURE if measured else RequestType.KEEP,
+            atomic=not measured and random.randrange(1000) < table.atomic_permille,
+            consecutive=random.randrange(1000) < table.consecutive_permille,
+            local=ANY_PAULI,
+            remote=random.choice((ANY_PAULI, IN_Z)),
+        )
+
+    def _judge_create(self, create_id: str, request: LinkCreate, source: NodeId, asked_ns: int) -> None:
         """By its deadline a CREATE has brought as many OKs as were asked for, or an ERR, from the end where it was made."""
-        delivered = self._application.delivered(create_id)
+        delivered, number, target = self._application.delivered(create_id), request.number, request.peer
         calm = self._judges.calm(self._application.name, source, asked_ns)
         lost = self._application.lost_ns.get(source, -1) >= asked_ns
         oks = delivered.oks.get(source, [])
@@ -228,13 +258,24 @@ class Workload:
             numbers = [ok.sequence_number for ok in delivered.oks.get(node, [])]
             if len(set(numbers)) != len(numbers):
                 self._judges.frames.violate(f"{node} gave pairs of {create_id} the numbers {numbers}")
+            kind = LinkMeasured if request.request_type is RequestType.MEASURE else LinkOk
+            if not all(isinstance(ok, kind) for ok in delivered.oks.get(node, [])):
+                self._judges.service.violate(f"{node} answers {create_id} of type {request.request_type} otherwise")
+            node_is_calm = calm and self._judges.calm(self._application.name, node, asked_ns)
+            if request.atomic and late and node_is_calm and len(numbers) not in (0, number):
+                self._judges.service.violate(f"{node} gave {len(numbers)} of the {number} pairs of {create_id}, atomic")
 
     def _pairs(self, random: Random, source: NodeId, target: NodeId) -> Work:
         number = random.randint(1, self._table.pairs_at_once)
         if random.randrange(1000) < self._table.hasty_permille:
             yield from self._hurry(random, source, target)
             return
-        oks = yield from self._create(source, target, number)
+        if random.randrange(1000) < self._table.measured_permille:
+            measured = yield from self._create(random, source, target, number, measured=True)
+            for first, second in measured:
+                self._compare(first, second)
+            return
+        oks = yield from self._create(random, source, target, number)
         if random.randrange(1000) < self._table.idle_permille:
             return
         yield from self._hold(random)
@@ -254,7 +295,7 @@ class Workload:
         if not isinstance(answer, LinkCreated):
             return
         delivered = application.delivered(answer.create_id)
-        basis = random.choice("xz")
+        basis = random.choice(PAULI_BASES)
         bits, ok = [], None
         for node in (source, target):
             yield Until(done=lambda node=node: node in delivered.oks, limit_ns=self._timeout_ns)  # type: ignore[misc]
@@ -266,20 +307,31 @@ class Workload:
         if ok is not None and len(bits) == 2:
             self._judges.frames.correlate(ok.pair_id, ok.bell_state, basis, (bits[0], bits[1]))
 
-    def _look(self, node: NodeId, pair_id: PairId, basis: str) -> Generator[Wish, Any, list[int]]:
+    def _look(self, node: NodeId, pair_id: PairId, basis: Basis) -> Generator[Wish, Any, list[int]]:
         """Measure one half of a pair and give it back. The bit, or none."""
-        turn = (step(StepKind.APPLY, pair_id, gate=Gate.H),) if basis == "x" else ()
+        turn = [step(StepKind.APPLY, pair_id, gate=gate) for gate in _TURNS[basis]]
         steps = (*turn, step(StepKind.MEASURE, pair_id), step(StepKind.RELEASE, pair_id))
         answer = yield Ask(peer=node, request=ProgramRun(steps=steps), limit_ns=self._timeout_ns)
         self._count("measure", answer)
         return [answer.bits[0]] if isinstance(answer, ProgramResult) else []
 
-    def _measure(self, random: Random, source: NodeId, target: NodeId, oks: tuple[LinkOk, LinkOk]) -> Work:
-        """Measure both halves of a pair in one basis, and compare."""
-        ok, other = oks
+    def _agree(self, ok: Delivered, other: Delivered) -> None:
+        """Both ends say the same of a pair."""
         if (ok.bell_state, ok.sequence_number) != (other.bell_state, other.sequence_number):
             self._judges.frames.violate(f"applications were told different things of {ok.pair_id}: {ok}, {other}")
-        basis = random.choice("xz")
+
+    def _compare(self, ok: Delivered, other: Delivered) -> None:
+        """Compare what the two ends have measured for a request of type M."""
+        self._agree(ok, other)
+        if isinstance(ok, LinkMeasured) and isinstance(other, LinkMeasured) and ok.basis is other.basis:
+            self._note("measure at once", "OK")
+            self._judges.frames.correlate(ok.pair_id, ok.bell_state, ok.basis, (ok.outcome, other.outcome))
+
+    def _measure(self, random: Random, source: NodeId, target: NodeId, oks: tuple[Delivered, Delivered]) -> Work:
+        """Measure both halves of a pair in one basis, and compare."""
+        ok, other = oks
+        self._agree(ok, other)
+        basis = random.choice(PAULI_BASES)
         bits: list[int] = []
         for node in (source, target):
             bits += yield from self._look(node, ok.pair_id, basis)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 import typer
 
-from bellwire.shell.config import SessionTable, Table, Text, load_config
+from bellwire.shell.config import GRANDMASTER, SessionTable, Table, Text, TimeTable, load_config
 from bellwire.shell.daemon import Readiness, serve
 from bellwire.shell.options import DAEMONS, ConfigFile, HealthFile, LogLevel, UntilEof, begin_daemon
 
@@ -25,6 +25,7 @@ class BrokerFile(Table, frozen=True, kw_only=True):
     secret_key: Text
     authorized_keys: Text
     session: SessionTable = SessionTable()
+    time: TimeTable = GRANDMASTER
 
 
 @app.command("broker", rich_help_panel=DAEMONS)
@@ -48,6 +49,7 @@ def broker(
         secret_key=base / Path(file.secret_key),
         authorized_keys=base / Path(file.authorized_keys),
         session=file.session.settings(),
+        time=file.time.settings(),
     )
 
     async def make(readiness: Readiness) -> _ReadyBroker:

@@ -19,6 +19,7 @@ CHAPTERS: Final = {
     "HARD": "2",
     "GATE": "3",
     "PROG": "3",
+    "TIME": "4",
 }
 """The chapter of the specification that the cases of a family are about."""
 

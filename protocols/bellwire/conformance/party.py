@@ -30,7 +30,6 @@ class Party:
         self.up = False
         self.greets = True
         self.beats = True
-        self.clock = False
         self.spoke_s = 0.0
         self.numbers = 0
         self.inbox: list[tuple[bytes, str, Message]] = []
@@ -87,7 +86,6 @@ class Party:
             "role": self.role,
             "capabilities": [],
             "heartbeat_ns": beat_ns,
-            "network_time_ns": self.stage.network_ns() if self.clock else 0,
             "request_id": hello.get("request_id", 0),
             "peer_epoch": hello.get("epoch", 0),
         }
@@ -112,6 +110,8 @@ class Party:
                 self.welcome(message)
             elif kind == "session.welcome":
                 self.up = True
+            elif self.role == "broker" and self.stage.clock.take(self, message):
+                return
         answer = self.answers.get(str(kind))
         if answer is not None:
             made = answer(message)

@@ -11,6 +11,7 @@ from bellwire.conformance.catalogue import Failed, Skipped
 from bellwire.conformance.lanes import ClientLane, Delivery, HubLane, Lane
 from bellwire.conformance.party import Party
 from bellwire.conformance.target import APPLICATION, BROKER, FAR, OTHER, PEER, STATION, Folder, Process
+from bellwire.conformance.timekeeper import Timekeeper
 from bellwire.conformance.watch import FRAMES, MAP, Watch
 from bellwire.conformance.wire import Arrow, Message, NoMessage, decode
 
@@ -39,6 +40,7 @@ class Stage:
         self.target = folder.target
         self.patience_s = patience_s
         self.watch = Watch()
+        self.clock = Timekeeper()
         self.target_epoch = 0
         self.trace: list[Arrow] = []
         self._parties: dict[str, Party] = {}
@@ -56,7 +58,8 @@ class Stage:
     def again(self, name: str, *, epoch: int | None = None) -> Party:
         """A later incarnation of a participant, which remembers nothing."""
         self._parties[name] = Party(self, name, ROLES[name], epoch or self.new_epoch())
-        self._parties[name].clock = name == BROKER
+        if name == BROKER:
+            self.clock.forget()
         return self._parties[name]
 
     def new_epoch(self) -> int:
@@ -75,8 +78,13 @@ class Stage:
         return self.party(APPLICATION)
 
     def network_ns(self) -> int:
-        """The network's time, which is the kit's own."""
-        return time.time_ns()
+        """The network's time, which the kit gives."""
+        return self.clock.now_ns()
+
+    @property
+    def guard_ns(self) -> int:
+        """How far off the network's time the target may be for its links."""
+        return round(self.times.guard_ms * 1e6)
 
     def seconds(self, milliseconds: float) -> float:
         """Seconds, as waits take them, of a time that a target is configured with."""
@@ -109,6 +117,8 @@ class Stage:
         for party in self._parties.values():
             if party.up and party.beats and now_s - party.spoke_s >= self.seconds(self.times.heartbeat_ms) * 0.7:
                 party.send("session.heartbeat")
+        if BROKER in self._parties:
+            self.clock.beat(self._parties[BROKER])
 
     # The wire.
 
@@ -150,8 +160,11 @@ class Stage:
             party.take(delivery.sender, message, data)
 
     def _draw(self, arrow: Arrow) -> None:
-        """Keep what was sent, but for heartbeats: pictures of cases are not about them."""
-        if arrow.message.get("type") != "session.heartbeat" and len(self.trace) < _MOST_ARROWS:
+        """Keep what was sent, but for heartbeats, and exchanges that no case plays: pictures are not about them."""
+        kind = str(arrow.message.get("type"))
+        if kind == "session.heartbeat" or (kind.startswith("time.") and self.clock.honest):
+            return
+        if len(self.trace) < _MOST_ARROWS:
             self.trace.append(arrow)
 
     def missed(self, party: Party, what: str) -> None:
@@ -175,16 +188,19 @@ class Stage:
         self.trace = []
         self._began_s = time.monotonic()
         if isinstance(self.lane, HubLane):
+            if not self.clock.serves:
+                self.broker.leave()
+                self.again(BROKER)
+            self.clock.restore()
             known = self.broker
-            known.clock = known.greets = known.beats = True
+            known.greets = known.beats = True
             known.answers.clear()
             self.meet()
             known.inbox.clear()
 
     def meet(self) -> None:
-        """Wait until the target has greeted the broker, and answers it. Raises as `begin`."""
+        """Wait until the target has greeted the broker, answers it, and is sure of the time. Raises as `begin`."""
         broker = self.broker
-        greeting = not broker.up or any(message.get("type") == "session.hello" for _, _, message in broker.inbox)
         if self.wait(self._greeted, 5 * self.patience_s) is None:
             raise Failed(f"the target has not greeted the broker within {5 * self.patience_s:g} s")
         hello = broker.hello()
@@ -192,8 +208,29 @@ class Stage:
         if answer is None:
             broker.up = False
             raise Failed("the target does not answer the broker's hello")
-        while greeting and broker.maybe("session.hello", within_s=self.patience_s / 20) is not None:
-            pass  # Those that look for the shortest round trip (1 §4.1), each when the one before is answered.
+        self.agree_on_time()
+
+    def agree_on_time(self) -> None:
+        """Wait until the target is sure of the network's time (4 §3.4). Raises `Failed` when it never is."""
+        report = self.reported(self.is_sure)
+        if report is None:
+            raise Failed(f"the target was not sure of the network's time within {5 * self.patience_s:g} s")
+
+    def is_sure(self, report: Message) -> bool:
+        """Whether a `time.report` is of one who may take part in windows."""
+        unsure_ns = report["uncertainty_ns"]
+        known = report["state"] in ("locked", "holdover") and unsure_ns is not None
+        return known and unsure_ns <= self.times.guard_ms * 1e6
+
+    def reported(self, wanted: Callable[[Message], bool], within_s: float | None = None) -> Message | None:
+        """Ask the target again and again how its clock is, until the answer is as wanted; `None` when it never is."""
+        deadline = time.monotonic() + (5 * self.patience_s if within_s is None else within_s)
+        while time.monotonic() < deadline:
+            report = self.broker.ask("time.status", within_s=3 * self.patience_s)
+            if report["type"] == "time.report" and wanted(report):
+                return report
+            self.pause(self.patience_s / 50)
+        return None
 
     def _greeted(self) -> bool | None:
         if self.process is not None:
@@ -220,6 +257,7 @@ class Stage:
         self.process.end(number)
         if isinstance(self.lane, HubLane):
             self.broker.up = False
+            self.clock.forget()
             self._drain()
         self.process.start()
 

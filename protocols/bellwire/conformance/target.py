@@ -43,6 +43,7 @@ _PARTIES: Final = {
     OTHER: "application",
 }
 ATTEMPTS: Final = 4
+DETECTORS: Final = 1
 GOODNESS: Final = 0.75
 END_S: Final = 3.0
 
@@ -60,6 +61,9 @@ class Times:
     pair_lifetime_ms: float = 1_500.0
     backoff_ms: float = 2.0
     application_timeout_ms: float = 600.0
+    guard_ms: float = 50.0
+    pair_time_ms: float = 20.0
+    time_interval_ms: float = 200.0
 
     def scaled(self, factor: float) -> Times:
         """The same, so many times slower."""
@@ -111,11 +115,14 @@ class Folder:
         }
         if self.role is not Role.BROKER:
             settings["links"] = self._links()
+        if self.role is Role.STATION:
+            settings["detectors"] = {"sets": DETECTORS, "switch_ms": 0}
         return settings
 
     def _links(self) -> dict[str, dict[str, Any]]:
         if self.role is Role.STATION:
             ends = {"primary": PEER, "secondary": FAR, "report_timeout_ms": self.times.report_timeout_ms}
+            ends |= {"guard_ms": self.times.guard_ms}
             return {LINK: ends, DARK: ends}
         common = {
             "station": STATION,
@@ -126,6 +133,8 @@ class Folder:
             "report_timeout_ms": self.times.report_timeout_ms,
             "pair_lifetime_ms": self.times.pair_lifetime_ms,
             "backoff_ms": self.times.backoff_ms,
+            "guard_ms": self.times.guard_ms,
+            "pair_time_ms": self.times.pair_time_ms,
         }
         return {LINK: {"peer": PEER, "primary": False, **common}, LEAD: {"peer": FAR, "primary": True, **common}}
 
@@ -139,11 +148,14 @@ class Folder:
             lines.append(f"application_timeout_ms = {times.application_timeout_ms}")
         lines += ["", "[session]", *(f"{name} = {getattr(times, name)}" for name in session)]
         if self.role is not Role.BROKER:
+            lines += ["", "[time]", f"interval_ms = {times.time_interval_ms}"]
             lines += ["", "[broker]", f'endpoint = "{endpoint}"', f'key = "{BROKER}.key"']
             lines += ["", "[backend]", 'name = "mock"', "", "[backend.options]"]
             kinds = 'c0 = "communication", s0 = "storage", s1 = "storage"'
             lines += [f"qubits = {{ {kinds} }}"] if self.role is Role.NODE else ["qubits = {}"]
             lines.append(f'windows = {{ {LINK} = "psi+", {LEAD} = "psi+", {DARK} = "none" }}')
+            if self.role is Role.STATION:
+                lines += ["", "[detectors]", f"sets = {DETECTORS}"]
             for link, table in self._links().items():
                 lines += ["", f"[links.{link}]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]
         return "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 
 from bellwire.conformance import spec
-from bellwire.conformance.wire import Message, brief
+from bellwire.conformance.wire import Message, as_json, brief
 
 FRAMES = "CORE-2.3-01"
 MAP = "CORE-3.1-01"
@@ -57,10 +57,16 @@ class Watch:
         validator = self._validators.get(str(kind))
         if validator is None:
             validator = self._validators[str(kind)] = Validator(schema)
-        error = jsonschema.exceptions.best_match(validator.iter_errors(message))
+        error = jsonschema.exceptions.best_match(validator.iter_errors(as_json(message)))
         if error is not None:
             self.note(BOUNDS, f"{kind}: {error.json_path}: {error.message[:200]}")
             return
+        for name, field in schema["properties"].items():
+            if ("contentEncoding" in field) is not isinstance(message.get(name), bytes):
+                self.note(
+                    BOUNDS, f"{kind}: {name}: {type(message.get(name)).__name__} where the other of str and bin belongs"
+                )
+                return
         if not message.get("epoch"):
             self.note(EPOCHS, f"epoch {message.get('epoch')!r} in {brief(message)}")
         if schema["x-nature"] == "request":

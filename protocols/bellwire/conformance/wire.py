@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -60,6 +61,13 @@ def decode(data: bytes) -> Message:
     if not isinstance(content, dict):
         raise NoMessage(f"a {type(content).__name__}, expected a map")
     return content
+
+
+def as_json(value: Any) -> Any:
+    """A message as JSON has it: octets in Base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return {name: as_json(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def brief(message: Message, most: int = 200) -> str:

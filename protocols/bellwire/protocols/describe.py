@@ -38,7 +38,9 @@ from bellwire.protocols.machine import Machine
 from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Step
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.queue import LinkRequest
+from bellwire.protocols.readout import Readout
 from bellwire.protocols.session import Session
+from bellwire.protocols.time_node import ClockMachine
 
 MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     Session,
@@ -47,6 +49,7 @@ MACHINES: tuple[type[Machine[Any, Any]], ...] = (
     StationWindow,
     PairEnd,
     GateEnd,
+    ClockMachine,
 )
 """Every machine of this version of the protocol."""
 
@@ -76,7 +79,7 @@ class FieldRow:
 
 def structs() -> dict[str, type[msgspec.Struct]]:
     """Everything that has a table of fields, by the name that its marker has."""
-    named: dict[str, type[msgspec.Struct]] = {"common": Request, "step": Step}
+    named: dict[str, type[msgspec.Struct]] = {"common": Request, "step": Step, "readout": Readout}
     tagged: tuple[type[msgspec.Struct], ...] = (*MESSAGES, *INSTRUCTIONS, *COMPLETIONS)
     for struct in tagged:
         named[str(struct.__struct_config__.tag)] = struct
@@ -92,12 +95,16 @@ def fields(struct: type[msgspec.Struct]) -> list[FieldRow]:
 
 
 def _row(field: inspect.Field) -> FieldRow:
-    unit = "ns" if field.name.endswith("_ns") else _UNITS.get(field.name, "")
+    unit = next((unit for unit in ("ns", "ps") if field.name.endswith(f"_{unit}")), _UNITS.get(field.name, ""))
     if field.required:
         default = "required"
     else:
         value = msgspec.to_builtins(field.default)
-        default = "nil" if value is None else "empty" if value in ("", [], ()) else str(value).lower()
+        default = "nil" if value is None else "empty" if value in ("", b"", [], ()) else str(value).lower()
+        if isinstance(value, dict):
+            default = "of its fields"
+        elif isinstance(value, list | tuple) and value:
+            default = ", ".join(map(str, value))
     return FieldRow(field.name, _type(field.type), unit, _bounds(field.type), default)
 
 
@@ -111,6 +118,7 @@ def _type(kind: inspect.Type) -> str:
         inspect.IntType: "integer",
         inspect.FloatType: "float",
         inspect.StrType: "string",
+        inspect.BytesType: "binary",
         inspect.EnumType: "string",
         inspect.BoolType: "boolean",
         inspect.StructType: "map",
@@ -129,6 +137,8 @@ def _bounds(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.StrType):
         least = kind.min_length or (1 if kind.pattern else 0)
         return f"{least}..{kind.max_length} {_RULES[kind.pattern]}"
+    if isinstance(kind, inspect.BytesType):
+        return f"{kind.min_length or 0}..{kind.max_length} octets"
     if isinstance(kind, inspect.EnumType):
         values = [str(member.value) for member in kind.cls]
         return "a code of 1 §6.1" if kind.cls is ErrorCode else " ".join(f"`{value}`" for value in values)

@@ -10,7 +10,7 @@ import msgspec
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import Epoch, NodeId
 from bellwire.protocols.limits import MAX_TEXT_CHARS
-from bellwire.protocols.messages import Reply, Request, SessionError
+from bellwire.protocols.messages import Message, Reply, Request, SessionError
 from bellwire.protocols.session import Session, SessionState
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Duties:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._handlers: dict[type[Request], Handler] = {}
+        self._listeners: dict[type[Message], Callable[[NodeId, Any], None]] = {}
         self._owed: dict[int, _Owed] = {}
         self._taken = 0
 
@@ -42,10 +43,21 @@ class Duties:
     def clear(self) -> None:
         """Handle nothing any more."""
         self._handlers.clear()
+        self._listeners.clear()
 
     def handle(self, message: type[Request], handler: Handler) -> None:
         """Register what answers requests of a type."""
         self._handlers[message] = handler
+
+    def hear(self, message: type[Message], listener: Callable[[NodeId, Any], None]) -> None:
+        """Register what takes messages of a type that nobody answers."""
+        self._listeners[message] = listener
+
+    def listen(self, peer: NodeId, message: Message) -> None:
+        """Hand on a message that nobody answers. One that nobody takes, such as a heartbeat, has done its work by coming."""
+        listener = self._listeners.get(type(message))
+        if listener is not None:
+            listener(peer, message)
 
     def take(self, session: Session, message: Request) -> None:
         """Deal with a request: a new one is handled, a repeated one is answered again if it has its answer.

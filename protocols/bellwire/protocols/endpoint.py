@@ -15,6 +15,7 @@ import msgspec
 
 from bellwire.protocols.asks import Answer, AnswerHandler, Asks
 from bellwire.protocols.codec import CODEC, Codec, Undecodable
+from bellwire.protocols.departures import Departure, Departures
 from bellwire.protocols.duties import Duties
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.ids import BROKER, CauseId, Epoch, NetworkTimeNs, NodeId
@@ -30,15 +31,16 @@ from bellwire.protocols.messages import (
     SessionHello,
     SessionWelcome,
 )
-from bellwire.protocols.network_clock import NetworkClock
+from bellwire.protocols.network_clock import NetworkClock, NetworkTimers
 from bellwire.protocols.session import Loss, Session, SessionInput, SessionSettings, SessionState
-from bellwire.protocols.timers import TimerQueue
+from bellwire.protocols.timers import Timer, TimerQueue
 from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
 
 _GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
 
 __all__ = ["Answer", "AnswerHandler", "Counters", "Endpoint"]
 
+M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Request)
 
 
@@ -81,7 +83,9 @@ class Endpoint:
         self.sessions: dict[NodeId, Session] = {}
         self.on_peer_up: list[Callable[[NodeId], None]] = []
         self.on_peer_lost: list[Callable[[NodeId, Loss, str], None]] = []
-        self.clock = NetworkClock(clock)
+        self.clock = NetworkClock(own=clock is None)
+        self.network_timers = NetworkTimers(self.clock, self.timers, lambda: self.now_ns)
+        self.departures = Departures()
         self._frames: list[tuple[NodeId, bytes]] = []
         self.asks = Asks(self)
         self.duties = Duties(self)
@@ -187,11 +191,20 @@ class Endpoint:
 
     def tell(self, peer: NodeId, message: Message) -> bool:
         """Send a message that nobody answers, if the session with the peer is up."""
+        return self.tell_timed(peer, message) is not None
+
+    def tell_timed(self, peer: NodeId, message: Message) -> Departure | None:
+        """As `tell`; the departure says when its frame left. `None` when the session is not up."""
         session = self.sessions.get(peer)
         if session is None or session.state is not SessionState.UP:
-            return False
-        self._send(session, message)
-        return True
+            return None
+        data = self.encode(session, message)
+        self.put(session, data)
+        return self.departures.of(data, self.now_ns)
+
+    def hear(self, message: type[M], handler: Callable[[NodeId, M], None]) -> None:
+        """Register what takes a message that nobody answers."""
+        self.duties.hear(message, handler)
 
     def reply(self, peer: NodeId, request_id: int, reply: Reply) -> None:
         """Answer a request by the number that its handler was given. The answer is kept, and given again when it is repeated.
@@ -211,16 +224,20 @@ class Endpoint:
 
     @property
     def has_time(self) -> bool:
-        """Whether the network's time is known."""
+        """Whether the network's time may be relied on, to within the clock's uncertainty."""
         return self.clock.known
 
     def network_time_ns(self, local_ns: int | None = None) -> NetworkTimeNs:
-        """The network's time at a local time (now, when none is given). Zero offset until a clock was heard."""
-        return NetworkTimeNs((self.now_ns if local_ns is None else local_ns) + self.clock.offset_ns)
+        """The network's time at a local time (now, when none is given). The own clock's until a source was heard."""
+        return NetworkTimeNs(self.clock.network_ns(self.now_ns if local_ns is None else local_ns))
 
     def local_time_ns(self, network_ns: int) -> int:
-        """The local time of a moment on the network's clock."""
-        return network_ns - self.clock.offset_ns
+        """The local time of a moment on the network's clock, as things stand: what must be exact is timed by `at_network`."""
+        return self.clock.local_ns(network_ns)
+
+    def at_network(self, network_ns: int, call: Callable[[], None]) -> Timer:
+        """Call `call` once the network's time has come to `network_ns`, however the clock is steered until then."""
+        return self.network_timers.at(network_ns, call)
 
     # Incoming.
 
@@ -242,6 +259,8 @@ class Endpoint:
                 self._answer(session, message)
             elif isinstance(message, SessionGoodbye):
                 session.step(SessionInput.GOODBYE, Loss.LEFT, f"{peer} said goodbye: {message.reason}")
+            else:
+                self.duties.listen(peer, message)
 
     def _current(self, session: Session, message: Message) -> bool:
         """Whether a message belongs to the session as it stands; the peer is told when not (spec 1 §4.3)."""
@@ -295,7 +314,6 @@ class Endpoint:
             role=self.role,
             capabilities=self.capabilities,
             heartbeat_ns=self.settings.heartbeat_ns,
-            network_time_ns=self.network_time_ns() if self.has_time else NetworkTimeNs(0),
         )
         self.put(session, self.codec.encode(welcome))
         self._meet(session, message.epoch, message.role, version)
@@ -307,19 +325,8 @@ class Endpoint:
             return
         if message.version not in SUPPORTED_VERSIONS:
             raise RemoteProtocolError(f"version {message.version} was never offered", "1 §4.1", ErrorCode.VERSION)
-        self._read_clock(session, message)
         self._meet(session, message.epoch, message.role, message.version)
         session.step(SessionInput.WELCOME)
-
-    def _read_clock(self, session: Session, message: SessionWelcome) -> None:
-        """Take the network's time from the clock's welcome."""
-        sent_ns = session.hellos.get(message.request_id)
-        if session.peer != self.clock.source or not message.network_time_ns or sent_ns is None:
-            return
-        if message.epoch > session.epoch:
-            self.clock.forget()
-        if self.clock.read(message.network_time_ns, sent_ns=sent_ns, now_ns=self.now_ns):
-            self._say_hello(session)
 
     def _meet(self, session: Session, epoch: Epoch, role: Role, version: int) -> None:
         """Note who the peer is now. A later incarnation than the one known is a restart: the former one is lost."""

@@ -231,7 +231,7 @@ class Gates:
         pair.on_ended = lambda why: self._pair_gone(gate, why)
         endpoint = self._node.endpoint
         late = RequestError(ErrorCode.TIMEOUT, "the gate's deadline came first")
-        gate.timer = endpoint.timers.at(endpoint.local_time_ns(deadline_ns), lambda: gate.lose(late))
+        gate.timer = endpoint.at_network(deadline_ns, lambda: gate.lose(late))
         self._node.note("GateOpened", gate_id, pair.pair_id)
         return gate
 

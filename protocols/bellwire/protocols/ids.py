@@ -31,7 +31,7 @@ LocalTimeNs = NewType("LocalTimeNs", int)
 """Nanoseconds on a participant's own monotonic clock."""
 
 NetworkTimeNs = NewType("NetworkTimeNs", int)
-"""Nanoseconds on the clock that the network agrees on (the broker's, until time is exchanged: spec 4)."""
+"""Nanoseconds on the clock that the network agrees on (spec 4)."""
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*\Z"
 _NAME = re.compile(NAME_PATTERN)

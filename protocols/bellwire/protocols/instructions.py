@@ -106,6 +106,9 @@ class Arm(Instruction, frozen=True, kw_only=True, tag="arm"):
     The window begins when all of its parties are armed and `start_in_ns` has passed, and ends at the first heralded attempt,
     after `attempts` attempts, or `timeout_ns` after arming. Attempts stop at both ends by the hardware's own trigger, as in
     the experiments; what the herald was is known from the station alone. Answered with `WindowEnded`.
+
+    An end whose start has yet to come emits on its own clock, so that its error is the photon's; one whose start has passed
+    is triggered by the others. `bright_ratio` is the population of the state that emits, for schemes that have one.
     """
 
     window_id: Annotated[WindowId, Meta(max_length=MAX_ID_CHARS)]
@@ -114,6 +117,7 @@ class Arm(Instruction, frozen=True, kw_only=True, tag="arm"):
     start_in_ns: Annotated[int, Meta(ge=0, le=INT64_MAX)] = 0
     attempts: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)] = 1
     timeout_ns: Annotated[int, Meta(ge=1, le=INT64_MAX)]
+    bright_ratio: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 
 
 class Cancel(Instruction, frozen=True, kw_only=True, tag="cancel"):

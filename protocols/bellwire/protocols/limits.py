@@ -22,6 +22,9 @@ MAX_ANSWERED_REQUESTS = 2_048
 MAX_LINK_REQUESTS = 256
 """CREATE requests that one link queues."""
 
+MAX_TEST_ROUNDS = 1_024
+"""Test rounds of one link from which its fidelity is estimated: the last ones."""
+
 MAX_PAIRS_PER_REQUEST = 1_000_000
 MAX_ATTEMPTS_PER_WINDOW = 2**40
 MAX_GATES = 1_024
@@ -43,5 +46,23 @@ MAX_TOMBSTONES = 4_096
 
 MAX_JOURNAL_ENTRIES = 16_384
 """Entries that a node's journal keeps for `story`."""
+
+MAX_TIME_LEASES = 1_024
+"""Participants that one source of time serves."""
+
+MAX_BURST_EXCHANGES = 16
+MIN_TIME_INTERVAL_NS = 10_000_000
+"""Bursts of one lease do not come faster."""
+
+MAX_TIME_LEASE_NS = 3_600_000_000_000
+
+PATH_KEY_BYTES = 32
+"""The key of a side path of time."""
+
+MAX_HOST_CHARS = 45
+"""An address of IPv4 or IPv6, as people write it."""
+
+MAX_DATAGRAM_BYTES = 1_024
+"""A longer datagram on a side path is dropped unread."""
 
 INT64_MAX = 2**63 - 1

@@ -8,12 +8,22 @@ from bellwire.protocols.asks import UNSURE, Answer
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.herald import WindowEnd
 from bellwire.protocols.ids import NetworkTimeNs, NodeId, WindowId, pair_id
-from bellwire.protocols.instructions import BellState
+from bellwire.protocols.instructions import (
+    AnyCompletion,
+    Apply,
+    BellState,
+    Discard,
+    Gate,
+    Initialise,
+    Measure,
+    Measured,
+)
 from bellwire.protocols.limits import MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkBook
-from bellwire.protocols.messages import PairConfirm, PairConfirmed, PairRelease, Reply, SessionAck
-from bellwire.protocols.pairs import ENDED, PairEnd, PairInput, PairState
-from bellwire.protocols.queue import LinkRequest
+from bellwire.protocols.messages import PairConfirm, PairConfirmed, PairRelease, Reply, RequestType, SessionAck
+from bellwire.protocols.node import QubitKind, failure
+from bellwire.protocols.pairs import ENDED, Outcome, PairEnd, PairInput, PairState
+from bellwire.protocols.queue import LinkRequest, RequestInput
 
 
 class LinkPairs:
@@ -46,19 +56,40 @@ class LinkPairs:
         self._book.pairs[pair.pair_id] = pair
         self._expire_at(pair, pair.expires_ns)
         self._node.note("PairHeralded", pair.pair_id, window.window_id, window.create_id, detail=pair.bell_state)
+        self._store(pair)
         if settings.primary:
             self._offer(pair)
         elif window.claim is not None:
             number, claim = window.claim
             self._settle(pair, number, claim)
 
+    def _store(self, pair: PairEnd) -> None:
+        """Move a half into a storage qubit, if there is one for it, so that its communication qubit is free (spec 2 §4.5)."""
+        node, source = self._node, pair.qubit
+        target = node.qubits.take(QubitKind.STORAGE) if len(node.stored) < node.pair_storage else None
+        if target is None:
+            return
+        node.stored.add(target)
+        pair.qubit = target
+        node.note("PairStored", pair.pair_id, detail=target)
+
+        def moved(completions: tuple[AnyCompletion, ...]) -> None:
+            broken = failure(completions)
+            if broken is None:
+                node.freed(source)
+                return
+            node.discard(source)
+            if pair.allows(PairInput.RELEASE):
+                self.release(pair, f"it could not be stored: {broken}")
+
+        move = Apply(gate=Gate.SWAP, qubits=(source, target))
+        node.execute([Initialise(qubit=target), move, Discard(qubit=source)], moved)
+
     def _expire_at(self, pair: PairEnd, network_ns: int) -> None:
         if pair.timer is not None:
             pair.timer.cancel()
         endpoint = self._node.endpoint
-        pair.timer = endpoint.timers.at(
-            endpoint.local_time_ns(network_ns), lambda: pair.step(PairInput.EXPIRE, "its lifetime is over")
-        )
+        pair.timer = endpoint.at_network(network_ns, lambda: pair.step(PairInput.EXPIRE, "its lifetime is over"))
 
     def _offer(self, pair: PairEnd) -> None:
         """The primary numbers its half and has the secondary confirm that it holds the other one."""
@@ -110,10 +141,10 @@ class LinkPairs:
     def _settle(self, pair: PairEnd, number: int, claim: PairConfirm) -> None:
         """The secondary compares the primary's word with its own half."""
         endpoint = self._node.endpoint
-        if claim.pair_id != pair.pair_id or claim.bell_state is not pair.bell_state:
-            text = (
-                f"{pair.pair_id} in {pair.bell_state} is held here, {claim.pair_id} in {claim.bell_state} was claimed"
-            )
+        held = (pair.pair_id, pair.create_id, pair.bell_state)
+        claimed = (claim.pair_id, claim.create_id, claim.bell_state)
+        if claimed != held:
+            text = f"{' '.join(held)} is held here, {' '.join(claimed)} was claimed"
             endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.REJECTED, text))
             pair.step(PairInput.REFUSED, text)
             return
@@ -135,9 +166,40 @@ class LinkPairs:
             self.release(pair, "its request has ended")
             return
         self._book.settled(pair)
-        pair.owner = request.spec.application
-        request.pair()
-        self._on_pair(request, pair)
+        pair.confirmed_ns = self._node.endpoint.now_ns
+        for ready in request.pair(pair):
+            ready.owner = request.spec.application
+            self._node.note("PairDelivered", ready.pair_id, ready.create_id)
+            if request.spec.request_type is RequestType.MEASURE:
+                self._measure(request, ready)
+            else:
+                self._on_pair(request, ready)
+
+    def _measure(self, request: LinkRequest, pair: PairEnd) -> None:
+        """Measure this end's half, in the basis that the request names or that is drawn, and give the qubit back."""
+        node = self._node
+        readout = request.spec.local if request.originator else request.spec.remote
+        basis = readout.draw(self._book.draw())
+        pair.step(PairInput.CONSUME)
+
+        def measured(completions: tuple[AnyCompletion, ...]) -> None:
+            self.forget(pair)
+            bits = [each.bit for each in completions if isinstance(each, Measured)]
+            if failure(completions) is None:
+                node.freed(pair.qubit)
+                pair.outcome = Outcome(basis, bits[0])
+            else:
+                node.discard(pair.qubit)
+            node.note("PairMeasured", pair.pair_id, pair.create_id, detail=failure(completions) or basis)
+            self._on_pair(request, pair)
+
+        node.execute([*readout.turn(basis, pair.qubit), Measure(qubit=pair.qubit), Discard(qubit=pair.qubit)], measured)
+
+    def take_back(self, request: LinkRequest, why: str) -> None:
+        """An atomic request has failed: release what was kept for it."""
+        kept, request.kept = request.kept, []
+        for pair in kept:
+            self.release(pair, why)
 
     def release(self, pair: PairEnd, why: str) -> None:
         """Give an unused pair up, and tell the peer so until it knows."""
@@ -177,6 +239,9 @@ class LinkPairs:
         self._book.bury(pair.pair_id, why)
         self._node.note("PairEnded", pair.pair_id, pair.create_id, detail=f"{pair.state}: {why}")
         self._book.settled(pair)
+        request = self._book.requests.get(pair.create_id)
+        if request is not None and pair in request.kept:
+            request.step(RequestInput.PAIR_GONE, pair)
         self._node.discard(pair.qubit)
         if pair.announced and self.on_pair_ended is not None:
             self.on_pair_ended(pair, why)

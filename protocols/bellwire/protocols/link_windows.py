@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from bellwire.protocols.endpoint import Answer
-from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
-from bellwire.protocols.herald import NO_HERALD, SCHEMES, WindowEnd, WindowInput
-from bellwire.protocols.ids import CreateId, NodeId, QubitName, WindowId
+from bellwire.protocols.errors import ConfigError, ErrorCode, RemoteProtocolError, RequestError
+from bellwire.protocols.herald import FIDELITY_TOLERANCE, NO_HERALD, SCHEMES, WindowEnd, WindowInput, WindowState
+from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, QubitName, WindowId
 from bellwire.protocols.instructions import AnyCompletion, Arm, BellState, Cancel, WindowEnded
 from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkBook
-from bellwire.protocols.messages import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, Reply, SessionAck
+from bellwire.protocols.messages import (
+    HeraldClose,
+    HeraldOpen,
+    HeraldReady,
+    HeraldReport,
+    HeraldWait,
+    Reply,
+    SessionAck,
+)
 from bellwire.protocols.node import QubitKind, failure
-from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
+from bellwire.protocols.queue import FairQueue, LinkRequest, RequestInput, RequestState
 from bellwire.protocols.timers import Timer
+
+HOPELESS: Final = (ErrorCode.UNKNOWN_ID, ErrorCode.UNSUPP)
+"""Refusals of a window that the next one would get too."""
 
 
 class _Deferred(msgspec.Struct, frozen=True):
@@ -39,6 +51,14 @@ class LinkWindows:
         self._deferred: OrderedDict[WindowId, _Deferred] = OrderedDict()
         self._opened = 0
         self._backing_off = False
+        self._turn = FairQueue()
+        self.on_opened: Callable[[LinkRequest], None] | None = None
+        own, settings = book.node.endpoint.node, book.settings
+        if settings.rule.midpoint is (settings.station in (own, settings.peer)):
+            expected = "a station between the ends" if settings.rule.midpoint else "one of its ends as the station"
+            raise ConfigError(f"{settings.link_id}: scheme {settings.scheme} needs {expected}, not {settings.station}")
+        self._receives = settings.station == own
+        self._others = tuple(dict.fromkeys(party for party in (settings.peer, settings.station) if party != own))
         book.node.on_free.append(self.schedule)
 
     @property
@@ -52,14 +72,31 @@ class LinkWindows:
             deferred = self._take_deferred(next(iter(self._deferred)))
             self._follow(deferred.message)
             self._node.endpoint.reply(self._settings.peer, deferred.number, HeraldReady())
-        if not self._settings.primary or self._backing_off or not self._node.backend_up:
+        if not self._settings.primary or self._backing_off or not self._node.backend_up or not self._book.requests:
             return
-        for request in sorted(self._book.requests.values(), key=lambda request: -request.spec.priority):
-            while request.state is RequestState.QUEUED and request.missing > 0:
-                qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
-                if qubit is None:
-                    return
-                self._lead(request, qubit)
+        try:
+            self._node.check_time(self._settings.guard_ns)
+        except RequestError as error:
+            self._hinder(error)
+            return
+        while (request := self._turn.next(self._book.requests.values())) is not None and self._has_room(request):
+            qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
+            if qubit is None:
+                return
+            self._lead(request, qubit)
+
+    def _has_room(self, request: LinkRequest) -> bool:
+        """An exclusive request waits until no window of another is open, and an atomic one for all of its qubits at once."""
+        spec = request.spec
+        if spec.exclusive and any(window.create_id != request.create_id for window in self._book.windows.values()):
+            return False
+        return not spec.atomic or request.missing <= self._node.qubits.free(QubitKind.COMMUNICATION)
+
+    def _hinder(self, error: RequestError) -> None:
+        """A party of the link's windows is not sure enough of the time: try again when it may have heard more."""
+        for request in self._book.requests.values():
+            request.hindrance = error.text
+        self._back_off(self._node.endpoint.settings.retry_ns)
 
     def _lead(self, request: LinkRequest, qubit: QubitName) -> None:
         endpoint, settings = self._node.endpoint, self._settings
@@ -70,23 +107,46 @@ class LinkWindows:
             window_id=window_id,
             create_id=request.create_id,
             scheme=settings.scheme,
-            start_ns=endpoint.network_time_ns(),
+            start_ns=NetworkTimeNs(endpoint.network_time_ns() + settings.lead_ns),
             attempts=settings.attempts,
             timeout_ns=settings.window_timeout_ns,
+            bright_ratio=settings.bright_ratio(request.spec.min_fidelity),
         )
         request.under_way += 1
+        self._turn.charge(request)
         self._open(message, qubit)
         deadline_ns = endpoint.now_ns + settings.window_timeout_ns
 
         def opened(answer: Answer) -> None:
             window = self._book.windows.get(window_id)
+            if isinstance(answer, HeraldReady) and answer.start_ns is not None:
+                self._node.note("WindowStarts", window_id, detail=f"at {answer.start_ns} ns")
             if isinstance(answer, RequestError) and window is not None:
+                if answer.code is ErrorCode.UNSYNCED:
+                    self._hinder(answer)
                 window.step(WindowInput.ABORT, str(answer))
-                if answer.code is ErrorCode.UNKNOWN_ID and request.create_id in self._book.requests:
+                if answer.code in HOPELESS and request.create_id in self._book.requests:
                     request.step(RequestInput.FAIL, RequestError(ErrorCode.REJECTED, answer.text))
 
-        for party in (settings.peer, settings.station):
-            endpoint.ask(party, message, deadline_ns, opened)
+        def followed(answer: Answer) -> None:
+            opened(answer)
+            window = self._book.windows.get(window_id)
+            if window is not None and window.state is WindowState.ARMED:
+                endpoint.ask(settings.station, message, deadline_ns, opened)
+
+        if settings.shared_detectors:
+            endpoint.ask(settings.peer, message, deadline_ns, followed)
+        else:
+            for party in self._others:
+                endpoint.ask(party, message, deadline_ns, opened)
+        if self.on_opened is not None:
+            self.on_opened(request)
+
+    def wait(self, peer: NodeId, message: HeraldWait) -> Reply:
+        """The station's detectors are in use: `herald.ready` will say when they are this window's (spec 2 §3.6)."""
+        self._book.only(peer, self._settings.station)
+        self._node.note("WindowWaits", message.window_id, detail=f"{message.ahead} before it")
+        return SessionAck()
 
     def open(self, peer: NodeId, message: HeraldOpen, number: int) -> Reply | None:
         """The primary opens a window. Without a free qubit the answer waits for one (spec 2 §3.2)."""
@@ -95,14 +155,14 @@ class LinkWindows:
             raise RemoteProtocolError("only the primary end opens windows", "2 §3.1", ErrorCode.DENIED)
         if message.create_id not in self._book.requests:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.create_id} is not in the queue")
+        self._node.check_time(self._settings.guard_ns)
         request = self._book.requests[message.create_id]
         if request.state is RequestState.OFFERED:
             # The primary has the request in its queue; its answer that says so is still on the way (spec 2 §2.2).
             request.step(RequestInput.ACCEPTED)
         if message.window_id in self._book.windows or message.window_id in self._book.ended:
             raise RemoteProtocolError(f"{message.window_id} was opened before", "2 §3.1")
-        if message.scheme != self._settings.scheme:
-            raise RequestError(ErrorCode.UNSUPP, f"this link heralds by {self._settings.scheme}")
+        self._agree(message, request)
         if self._node.qubits.free(QubitKind.COMMUNICATION) and not self._deferred:
             self._follow(message)
             return HeraldReady()
@@ -114,6 +174,21 @@ class LinkWindows:
         )
         self._deferred[message.window_id] = _Deferred(number, message, timer)
         return None
+
+    def _agree(self, message: HeraldOpen, request: LinkRequest) -> None:
+        """Check that a window heralds as this end would, and well enough (spec 2 §3.2)."""
+        settings = self._settings
+        if message.scheme != settings.scheme:
+            raise RequestError(ErrorCode.UNSUPP, f"this link heralds by {settings.scheme}")
+        if (message.bright_ratio is None) is not (settings.bright_states is None):
+            raise RequestError(
+                ErrorCode.UNSUPP, f"{settings.scheme} and bright ratio {message.bright_ratio} do not fit"
+            )
+        if message.bright_ratio is not None and settings.bright_states is not None:
+            given, asked = settings.bright_states.fidelity_at(message.bright_ratio), request.spec.min_fidelity
+            if given < asked - FIDELITY_TOLERANCE:
+                text = f"bright ratio {message.bright_ratio:g} gives fidelity {given:g}, {asked:g} was asked"
+                raise RequestError(ErrorCode.UNSUPP, text)
 
     def _take_deferred(self, window_id: WindowId) -> _Deferred:
         deferred = self._deferred.pop(window_id)
@@ -141,9 +216,9 @@ class LinkWindows:
             ended=self._window_ended,
         )
         self._book.windows[message.window_id] = window
+        deadline_ns = endpoint.now_ns + message.timeout_ns + self._settings.report_timeout_ns
         window.timer = endpoint.timers.at(
-            endpoint.now_ns + message.timeout_ns + self._settings.report_timeout_ns,
-            lambda: window.step(WindowInput.TIMEOUT, "the station did not report in time"),
+            deadline_ns, lambda: window.step(WindowInput.TIMEOUT, "the station did not report in time")
         )
         node.note("WindowOpened", message.window_id, message.create_id)
         start_in_ns = endpoint.local_time_ns(message.start_ns) - endpoint.now_ns
@@ -154,14 +229,18 @@ class LinkWindows:
             start_in_ns=max(0, start_in_ns),
             attempts=message.attempts,
             timeout_ns=message.timeout_ns,
+            bright_ratio=message.bright_ratio,
         )
 
         def counted(completions: tuple[AnyCompletion, ...]) -> None:
             last = completions[-1]
+            seen = self._tell(window, last, deadline_ns) if self._receives else None
             if isinstance(last, WindowEnded):
                 window.step(WindowInput.COUNT, last.attempts)
             else:
                 window.step(WindowInput.FAIL, failure(completions) or "the hardware gave no count")
+            if seen is not None and window.state is not WindowState.ENDED:
+                self._take_report(window, seen)
 
         node.execute([arm], counted)
 
@@ -169,15 +248,29 @@ class LinkWindows:
         """The station's word on a window. A report on a window that is over changes nothing."""
         self._book.only(peer, self._settings.station)
         window = self._book.windows.get(message.window_id)
-        if window is None:
-            return SessionAck()
+        if window is not None:
+            self._take_report(window, message)
+        return SessionAck()
+
+    def _take_report(self, window: WindowEnd, message: HeraldReport) -> None:
         if message.attempt == 0 or message.bell_state is None:
             window.step(WindowInput.NONE, NO_HERALD)
         elif message.bell_state not in SCHEMES[self._settings.scheme].bell_states:
             window.step(WindowInput.ABORT, f"{self._settings.scheme} cannot herald {message.bell_state}")
         else:
             window.step(WindowInput.HERALD, message)
-        return SessionAck()
+
+    def _tell(self, window: WindowEnd, last: AnyCompletion, deadline_ns: int) -> HeraldReport:
+        """This end's hardware is the station: tell the sender what it saw, until it has taken it (spec 2 §3.4)."""
+        attempt, bell_state = 0, None
+        if isinstance(last, WindowEnded) and last.bell_state is not None and window.state is WindowState.ARMED:
+            attempt, bell_state = last.attempts, last.bell_state
+        report = HeraldReport(
+            link_id=self._settings.link_id, window_id=window.window_id, attempt=attempt, bell_state=bell_state
+        )
+        self._node.note("WindowReported", window.window_id, detail=f"attempt {attempt}, {bell_state}")
+        self._node.endpoint.ask(self._settings.peer, report, deadline_ns, lambda _: None)
+        return report
 
     def _cancel_window(self, window: WindowEnd) -> None:
         self._node.execute([Cancel(window_id=window.window_id)], lambda _: None)
@@ -188,6 +281,7 @@ class LinkWindows:
             window.timer.cancel()
         if window.bell_state is not None:
             self._on_herald(window, window.bell_state)
+            self._node.wake()
             return
         why = window.why or NO_HERALD
         self._node.note("WindowClosed", window.window_id, window.create_id, detail=why)
@@ -195,6 +289,7 @@ class LinkWindows:
         request = self._book.requests.get(window.create_id)
         if request is not None:
             request.under_way -= 1
+            self._turn.refund(request)
         if window.claim is not None:
             number, claim = window.claim
             error = RequestError(ErrorCode.UNKNOWN_ID, f"{claim.pair_id} is not held here: {why}")
@@ -202,14 +297,14 @@ class LinkWindows:
         if window.abandoned and self._settings.primary:
             self._close_elsewhere(window, why)
         if why != NO_HERALD:
-            self._back_off()
+            self._back_off(self._settings.backoff_ns)
         self._node.discard(window.qubit)
 
     def _close_elsewhere(self, window: WindowEnd, why: str) -> None:
         """Tell the other parties of a window that the primary gave it up."""
         endpoint = self._node.endpoint
         message = HeraldClose(link_id=self._settings.link_id, window_id=window.window_id, reason=why[:MAX_TEXT_CHARS])
-        for party in (self._settings.peer, self._settings.station):
+        for party in self._others:
             endpoint.ask(party, message, endpoint.now_ns + self._settings.window_timeout_ns, lambda _: None)
 
     def close(self, peer: NodeId, message: HeraldClose) -> Reply:
@@ -222,11 +317,11 @@ class LinkWindows:
             window.step(WindowInput.ABORT, f"{peer} closed it: {message.reason}")
         return SessionAck()
 
-    def _back_off(self) -> None:
+    def _back_off(self, delay_ns: int) -> None:
         """After a window that failed, wait a little before the next."""
         if not self._backing_off:
             self._backing_off = True
-            self._node.endpoint.timers.at(self._node.endpoint.now_ns + self._settings.backoff_ns, self._resume)
+            self._node.endpoint.timers.at(self._node.endpoint.now_ns + delay_ns, self._resume)
 
     def _resume(self) -> None:
         self._backing_off = False

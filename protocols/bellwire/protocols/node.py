@@ -10,6 +10,7 @@ import msgspec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.events import Event, Journal
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion, AnyInstruction, Discard, Failed
 
@@ -68,6 +69,10 @@ class Qubits:
         """How many qubits of a kind are free."""
         return len(self._free[kind])
 
+    def total_of(self, kind: QubitKind) -> int:
+        """How many qubits of a kind the hardware has."""
+        return sum(each is kind for each in self._kinds.values())
+
     @property
     def total(self) -> int:
         """How many qubits the hardware has."""
@@ -87,8 +92,13 @@ class Node:
         self.journal = journal or Journal()
         self.qubits = Qubits()
         self.backend_up = False
+        self.pair_storage = 0
+        """How many storage qubits may hold halves of pairs, moved there to free communication qubits (spec 2 §4.5)."""
+        self.stored: set[QubitName] = set()
         self.on_backend_lost: list[Callable[[str], None]] = []
         self.on_free: list[Callable[[], None]] = []
+        self.on_claim: list[Callable[[ClockClaim], None]] = []
+        """Told what a backend's own clock says."""
         self._freed = False
         self._batches: list[Batch] = []
         self._waiting: dict[int, tuple[CompletionHandler, int]] = {}
@@ -159,6 +169,7 @@ class Node:
         if self.backend_up:
             self._lose_backend("the backend began anew")
         self.qubits.reset(qubits)
+        self.stored.clear()
         self.backend_up = True
         self._freed = True
         self.note("BackendConnected")
@@ -169,6 +180,14 @@ class Node:
         self.endpoint.begin(now_ns)
         if self.backend_up:
             self._lose_backend(why)
+        self._settle()
+
+    def claimed(self, claim: ClockClaim, now_ns: int) -> None:
+        """The backend's own clock says what the network's time is."""
+        self.endpoint.catch_up(now_ns)
+        self.endpoint.begin(now_ns, f"{self.endpoint.node}:clock")
+        for listener in self.on_claim:
+            listener(claim)
         self._settle()
 
     def close(self, now_ns: int) -> None:
@@ -196,14 +215,34 @@ class Node:
 
     # What the machines call.
 
+    def check_time(self, guard_ns: int) -> None:
+        """Check that this node may take part in a window whose guard band is `guard_ns` (spec 4 §3.4).
+
+        Raises:
+            RequestError: UNSYNCED, which names the node and how far off it may be.
+        """
+        endpoint = self.endpoint
+        uncertainty_ns = endpoint.clock.uncertainty_ns(endpoint.now_ns)
+        if not endpoint.has_time or uncertainty_ns is None:
+            known = "it has not heard it" if uncertainty_ns is None else f"it is off by up to {uncertainty_ns} ns"
+            raise RequestError(ErrorCode.UNSYNCED, f"{endpoint.node} is not locked to the network's time: {known}")
+        if uncertainty_ns > guard_ns:
+            text = f"{endpoint.node} is off the network's time by up to {uncertainty_ns} ns, the guard band is {guard_ns} ns"
+            raise RequestError(ErrorCode.UNSYNCED, text)
+
     def discard(self, *qubits: QubitName) -> None:
         """Give qubits back. They are free at once: the backend executes in order what it is given in order."""
         if qubits and self.backend_up:
             self.execute([Discard(qubit=qubit) for qubit in qubits], lambda _: None)
         self.freed(*qubits)
 
+    def wake(self) -> None:
+        """At the end of this stimulus, let those go on who wait for their turn."""
+        self._freed = True
+
     def freed(self, *qubits: QubitName) -> None:
         """Note that qubits are free, when a batch of their holder's has discarded them."""
+        self.stored.difference_update(qubits)
         for qubit in qubits:
             self._freed |= self.qubits.give(qubit)
 

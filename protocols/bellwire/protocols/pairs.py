@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 
 from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, PairId, QubitName
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.machine import Machine, Row
+from bellwire.protocols.readout import Basis
 from bellwire.protocols.timers import Timer
 
 
@@ -37,6 +39,14 @@ class PairInput(StrEnum):
 _S, _I = PairState, PairInput
 
 ENDED = (PairState.CONSUMED, PairState.RELEASED, PairState.EXPIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What measuring a half gave."""
+
+    basis: Basis
+    bit: int
 
 
 class PairEnd(Machine[PairState, PairInput]):
@@ -87,6 +97,9 @@ class PairEnd(Machine[PairState, PairInput]):
         self.expires_ns = expires_ns
         self.sequence_number = 0
         self.heralded_ns = 0
+        self.confirmed_ns = 0
+        self.outcome: Outcome | None = None
+        """Of a pair of type M, once it was measured."""
         self.timer: Timer | None = None
         self.announced = False
         self.under_way = True

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import Any, Final
 
 import msgspec
 
 from bellwire.protocols.errors import RequestError
 from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId
+from bellwire.protocols.limits import MAX_LINK_REQUESTS
 from bellwire.protocols.machine import Machine, Row
-from bellwire.protocols.messages import RequestType
+from bellwire.protocols.messages import Request, RequestType, Wanted
 from bellwire.protocols.pairs import PairEnd
+from bellwire.protocols.readout import IN_Z, Readout
 from bellwire.protocols.timers import Timer
+
+WANTED: Final = tuple(sorted(set(Wanted.__struct_fields__) - set(Request.__struct_fields__)))
 
 
 class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +29,26 @@ class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
     purpose_id: int = 0
     priority: int = 0
     request_type: RequestType = RequestType.KEEP
+    atomic: bool = False
+    consecutive: bool = False
+    local: Readout = IN_Z
+    remote: Readout = IN_Z
     application: NodeId = NodeId("")
+
+    @classmethod
+    def of(cls, message: Wanted, deadline_ns: NetworkTimeNs, application: NodeId) -> CreateSpec:
+        """What a CREATE, or the offer of one, asks for."""
+        wanted = {name: getattr(message, name) for name in WANTED}
+        return cls(deadline_ns=deadline_ns, application=application, **wanted)
+
+    def wanted(self) -> dict[str, Any]:
+        """The fields that CREATE and the offer to the other end have in common, by name."""
+        return {name: getattr(self, name) for name in WANTED}
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other request is served from its first window to its last pair."""
+        return self.atomic or self.consecutive
 
 
 class RequestState(StrEnum):
@@ -43,6 +67,7 @@ class RequestInput(StrEnum):
     REFUSED = "refused"
     PAIR = "pair"
     LAST_PAIR = "last-pair"
+    PAIR_GONE = "pair-gone"
     FAIL = "fail"
 
 
@@ -61,6 +86,7 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         (_S.OFFERED, _I.FAIL): Row(_S.FAILED, "failed", "2 §2.4"),
         (_S.QUEUED, _I.PAIR): Row(_S.QUEUED, "counted", "2 §2.3"),
         (_S.QUEUED, _I.LAST_PAIR): Row(_S.DONE, "counted", "2 §2.3"),
+        (_S.QUEUED, _I.PAIR_GONE): Row(_S.QUEUED, "uncounted", "2 §2.3"),
         (_S.QUEUED, _I.FAIL): Row(_S.FAILED, "failed", "2 §2.4"),
     }
 
@@ -80,11 +106,20 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         self.confirmed = 0
         self.under_way = 0
         """Windows and unconfirmed pairs that may still bring a pair."""
+        self.kept: list[PairEnd] = []
+        """Confirmed pairs of an atomic request, until all of them are."""
         self.timer: Timer | None = None
+        self.hindrance = ""
+        """What kept its windows from being opened last."""
         self.on_queued: Callable[[], None] | None = None
         self.on_pair: Callable[[PairEnd], None] | None = None
         self.on_failed: Callable[[RequestError], None] | None = None
         self._queued, self._ended = queued, ended
+
+    @property
+    def late(self) -> str:
+        """What is said when the deadline comes first."""
+        return f"the deadline came first: {self.hindrance}" if self.hindrance else "the deadline came first"
 
     @property
     def missing(self) -> int:
@@ -97,11 +132,21 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         if self.on_queued is not None:
             self.on_queued()
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it was done."""
+        return self.confirmed + self.under_way > 0
+
     def counted(self) -> None:
         """One more pair is confirmed."""
         self.confirmed += 1
         if self.state is RequestState.DONE:
             self._ended(self, None)
+
+    def uncounted(self, pair: PairEnd) -> None:
+        """A pair of an atomic request was confirmed and is gone before all were there."""
+        self.kept.remove(pair)
+        self.confirmed -= 1
 
     def failed(self, error: RequestError) -> None:
         """It ends with an error."""
@@ -109,7 +154,72 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         if self.on_failed is not None:
             self.on_failed(error)
 
-    def pair(self) -> None:
-        """Count a confirmed pair."""
+    def pair(self, pair: PairEnd) -> list[PairEnd]:
+        """Count a confirmed pair. Returns the pairs that are handed over now: those of an atomic request all at once."""
         last = self.confirmed + 1 == self.spec.number
+        self.kept.append(pair)
         self.step(RequestInput.LAST_PAIR if last else RequestInput.PAIR)
+        if self.spec.atomic and not last:
+            return []
+        pairs, self.kept = self.kept, []
+        return pairs
+
+
+Turn = tuple[int, NodeId]
+"""Whose turn it can be: an application within a priority."""
+
+
+class FairQueue:
+    """Whose turn it is on a link: priorities strictly, and applications of one priority by turns (spec 2 §3.1).
+
+    Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) with a pair as the unit of service: every application has a
+    tag, the number of pairs that it has been given; whoever has the least is next, and who was away cannot save up.
+    """
+
+    def __init__(self) -> None:
+        self._tags: dict[Turn, int] = {}
+        self._least: dict[int, int] = {}
+        """The least tag of those who waited last, by priority: where who joins them begins."""
+        self._present: frozenset[Turn] = frozenset()
+
+    def next(self, requests: Iterable[LinkRequest]) -> LinkRequest | None:
+        """The request that the next window is for, or `None` when there is none now. Requests come in order of arrival.
+
+        One that is begun and exclusive comes before all others.
+        """
+        waiting = [request for request in requests if request.state is RequestState.QUEUED]
+        for request in waiting:
+            if request.spec.exclusive and request.begun:
+                return request if request.missing > 0 else None
+        self._meet(frozenset(map(_turn, waiting)))
+        wanting = [request for request in waiting if request.missing > 0]
+        return min(wanting, key=lambda request: (-request.spec.priority, self._tags[_turn(request)]), default=None)
+
+    def _meet(self, present: frozenset[Turn]) -> None:
+        """Note who waits now. Who was not there before begins with no less than those who were."""
+        if present == self._present:
+            return
+        lows: dict[int, int] = {}
+        for turn in self._present:
+            lows[turn[0]] = min(lows.get(turn[0], self._tags[turn]), self._tags[turn])
+        for priority, low in lows.items():
+            self._least[priority] = max(self._least.get(priority, 0), low)
+        for turn in sorted(present - self._present):
+            self._tags[turn] = max(self._tags.pop(turn, 0), self._least.get(turn[0], 0))
+        away = [turn for turn in self._tags if turn not in present]
+        for turn in away[: max(0, len(self._tags) - MAX_LINK_REQUESTS)]:
+            del self._tags[turn]
+        self._present = present
+
+    def charge(self, request: LinkRequest) -> None:
+        """A window is opened for a request, and may bring it a pair."""
+        self._tags[_turn(request)] = self._tags.get(_turn(request), 0) + 1
+
+    def refund(self, request: LinkRequest) -> None:
+        """The window has brought nothing."""
+        if _turn(request) in self._tags:
+            self._tags[_turn(request)] -= 1
+
+
+def _turn(request: LinkRequest) -> Turn:
+    return request.spec.priority, request.spec.application

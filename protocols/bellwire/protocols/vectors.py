@@ -38,7 +38,10 @@ VECTORS_SCHEMA: Final[dict[str, Any]] = {
                 },
                 "pad": {"type": "integer", "minimum": 1, "description": "So many octets 0 more follow."},
                 "exact": {"type": "boolean", "description": "Whether an encoder that writes fields in order gives it."},
-                "message": {"type": "object", "description": "What it means, every field included."},
+                "message": {
+                    "type": "object",
+                    "description": "What it means, every field included; octets (bin) in Base64.",
+                },
                 "refuse": {"enum": ["MALFORMED", "OVERSIZE", "UNKNOWN_TYPE"], "description": "1 §3.1, 3.4, 3.5."},
                 "why": {"type": "string"},
             },
@@ -55,6 +58,7 @@ _WRONG: Final[Mapping[type[inspect.Type], tuple[Any, ...]]] = {
     inspect.StrType: (7, None, b"x"),
     inspect.EnumType: (7, "no such value", None),
     inspect.BoolType: (1, "true", None),
+    inspect.BytesType: (7, "text", None),
     inspect.VarTupleType: (7, {"0": 1}, None),
     inspect.UnionType: (7.5, [], {}),
 }
@@ -98,7 +102,12 @@ def message_vectors(message: type[Message]) -> list[dict[str, Any]]:
 
 
 def _good(name: str, written: Mapping[str, Any], meant: Mapping[str, Any], exact: bool) -> dict[str, Any]:
-    return {"id": name, "hex": msgspec.msgpack.encode(written).hex(), "exact": exact, "message": dict(meant)}
+    return {
+        "id": name,
+        "hex": msgspec.msgpack.encode(written).hex(),
+        "exact": exact,
+        "message": msgspec.to_builtins(meant),
+    }
 
 
 def _bad(name: str, data: bytes, why: str, code: str = "MALFORMED") -> dict[str, Any]:
@@ -106,7 +115,7 @@ def _bad(name: str, data: bytes, why: str, code: str = "MALFORMED") -> dict[str,
 
 
 def _usual(field: inspect.Field) -> Any:
-    return _sample(field.type, great=False) if field.required else msgspec.to_builtins(field.default)
+    return _sample(field.type, great=False) if field.required else msgspec.to_builtins(field.default, builtin_types=(bytes,))
 
 
 def _sample(kind: inspect.Type, *, great: bool) -> Any:
@@ -124,6 +133,8 @@ def _sample(kind: inspect.Type, *, great: bool) -> Any:
     if isinstance(kind, inspect.EnumType):
         values = [str(member.value) for member in kind.cls]
         return values[-1] if great else values[0]
+    if isinstance(kind, inspect.BytesType):
+        return b"\xff" * (kind.max_length or 0) if great else b""
     if isinstance(kind, inspect.VarTupleType):
         number = min(kind.max_length or 1, 3) if great else kind.min_length or 0
         return [_sample(kind.item_type, great=great)] * number
@@ -150,6 +161,8 @@ def _wrongs(kind: inspect.Type) -> Iterator[tuple[Any, str]]:
         if kind.pattern:
             yield "a b", "a space in a name"
             yield "a\n", "a line feed in a name"
+    if isinstance(kind, inspect.BytesType):
+        yield bytes((kind.max_length or 0) + 1), f"longer than {kind.max_length} octets"
     if isinstance(kind, inspect.VarTupleType):
         usual = _sample(kind.item_type, great=False)
         yield [usual] * ((kind.max_length or 0) + 1), f"more than {kind.max_length} items"

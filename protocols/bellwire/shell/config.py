@@ -8,13 +8,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.ids import BROKER, node_id
 from bellwire.protocols.session import SessionSettings
+from bellwire.protocols.time_servo import ClockSpec
+from bellwire.protocols.time_sources import TimeSettings
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -51,9 +54,49 @@ class SessionTable(Table, frozen=True, kw_only=True):
         )
 
 
+class TimeTable(Table, frozen=True, kw_only=True):
+    """The table `[time]` of a daemon: from whom it takes the network's time, and what is promised of its own clock.
+
+    Without `sources` the daemon is a grandmaster: its own clock is the network's time. With a `priority` (0 to 255, less is
+    better, 128 for a grandmaster) it is a source for others.
+    """
+
+    sources: tuple[Text, ...] = (BROKER,)
+    priority: Annotated[int, Meta(ge=0, le=255)] | None = None
+    interval_ms: Milliseconds = 1_000.0
+    max_drift_ppm: Annotated[float, Meta(gt=0.0, le=100_000.0)] = 100.0
+    wander_ppb_per_s: Annotated[int, Meta(ge=0, le=1_000_000)] = 50
+
+    def __post_init__(self) -> None:
+        self.settings()
+
+    def settings(self) -> TimeSettings:
+        """Give the settings as the protocol has them.
+
+        Raises:
+            ConfigError: when a source has no proper name.
+            ValueError: when they contradict each other.
+        """
+        interval_ns = nanoseconds(self.interval_ms)
+        usual = TimeSettings()
+        return TimeSettings(
+            sources=tuple(node_id(name) for name in self.sources),
+            priority=self.priority,
+            interval_ns=interval_ns,
+            acquire_interval_ns=min(interval_ns, usual.acquire_interval_ns),
+            silence_ns=max(4 * interval_ns, usual.acquire_interval_ns),
+            lease_ns=max(4 * interval_ns, usual.lease_ns),
+            clock=ClockSpec(max_drift_ppb=round(self.max_drift_ppm * 1_000), wander_ppb_per_s=self.wander_ppb_per_s),
+        )
+
+
 def nanoseconds(milliseconds: float) -> int:
     """Whole nanoseconds, at least one, of the milliseconds that people write."""
     return max(1, round(milliseconds * MILLISECOND_NS))
+
+
+GRANDMASTER: Final = TimeTable(sources=())
+"""The table of who takes the time from nobody: a broker, unless its file says otherwise."""
 
 
 def load_config(path: Path, kind: type[S]) -> S:

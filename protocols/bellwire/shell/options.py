@@ -56,9 +56,14 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     """Print a result for people to read."""
     console = Console(highlight=False)
     console.print(title, markup=False, soft_wrap=True)
+    console.print(table_of(columns, rows))
+
+
+def table_of(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Lay a result out for people to read."""
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row))
-    console.print(table)
+    return table

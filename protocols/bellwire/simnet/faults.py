@@ -5,6 +5,7 @@ Times are nanoseconds since the run began, probabilities are counted in thousand
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from random import Random
 from typing import ClassVar, Final
@@ -90,6 +91,28 @@ class Skew(Fault, frozen=True, kw_only=True, tag="skew"):
     drift_ppb: int
 
 
+class ClockStep(Fault, frozen=True, kw_only=True, tag="clock-step"):
+    """A participant's clock jumps forwards, as when its machine slept."""
+
+    node: str
+    offset_ns: int
+
+
+class ClockDrift(Fault, frozen=True, kw_only=True, tag="clock-drift"):
+    """A participant's clock runs faster or slower from now on."""
+
+    node: str
+    drift_ppb: int
+
+
+class Detour(Fault, frozen=True, kw_only=True, tag="detour"):
+    """Frames of one direction take `delay_ns` longer for a while, each as much, so that a path and the way back differ."""
+
+    sender: str
+    receiver: str
+    delay_ns: int
+
+
 class Slow(Fault, frozen=True, kw_only=True, tag="slow"):
     """A node's backend takes up to `delay_ns` longer each way for a while."""
 
@@ -143,11 +166,14 @@ class AmbushKind(StrEnum):
     """What an ambush does at its moment.
 
     LOSE: the frame is lost, and so are those of its family that follow it in its direction. CUT: it is the last that passes
-    between the two. CRASH and STALL strike a participant when it has sent the frame, or has dealt with it.
+    between the two. COPY: it passes, and so does its copy. CRASH and STALL strike a participant when it has sent the frame, or
+    has dealt with it; CRASH_UNSENT before anything is sent of what it says in that moment from this frame on.
     """
 
     LOSE = "lose"
     CUT = "cut"
+    COPY = "copy"
+    CRASH_UNSENT = "crash-unsent"
     CRASH_SENDER = "crash-sender"
     CRASH_RECEIVER = "crash-receiver"
     STALL_RECEIVER = "stall-receiver"
@@ -156,13 +182,15 @@ class AmbushKind(StrEnum):
 class Ambush(Fault, frozen=True, kw_only=True, tag="ambush"):
     """Something happens at the very moment when the `nth` message of a type is sent, if that is soon after `start_ns`.
 
-    Its effect lasts for `duration_ns`. With `copy_after_ns`, another copy of the frame arrives so much later.
+    Its effect lasts for `duration_ns`. With `copy_after_ns`, another copy of the frame arrives so much later. `scene` names the
+    scene of a link's life that it is set in, if there is one.
     """
 
     kind: AmbushKind
     message: str
     nth: int = 1
     copy_after_ns: int = 0
+    scene: str = ""
 
     @property
     def end_ns(self) -> int:
@@ -172,10 +200,12 @@ class Ambush(Fault, frozen=True, kw_only=True, tag="ambush"):
     @property
     def label(self) -> str:
         """How it is counted."""
-        return f"ambush-{self.kind}"
+        return self.scene or f"ambush-{self.kind}"
 
 
-AnyFault = FrameFault | Cut | Stall | Skew | Slow | Crash | WorldCrash | Miscount | Ambush
+AnyFault = (
+    FrameFault | Cut | Stall | Skew | ClockStep | ClockDrift | Detour | Slow | Crash | WorldCrash | Miscount | Ambush
+)
 Plan = tuple[AnyFault, ...]
 
 
@@ -199,9 +229,17 @@ class FaultMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     crashes: int = 0
     down_ms: int = 4_000
     ambushes: int = 0
+    link_scenes: int = 0
+    """Ambushes between a herald and its confirmation, those of `LINK_SCENES`."""
     miscounts: int = 0
     world_crashes: int = 0
     notice_ms: int = 3_000
+    clock_steps: int = 0
+    step_ms: int = 50
+    clock_drifts: int = 0
+    detours: int = 0
+    detour_us: int = 2_000
+    detour_ms: int = 10_000
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -239,6 +277,22 @@ AMBUSHED: Final = {
 
 AMBUSH_DOUBLINGS: Final = 12
 """An ambush lasts for up to two to the power of this milliseconds, and a copy comes after up to half as many."""
+
+LINK_SCENES: Final[dict[str, tuple[tuple[AmbushKind, str], ...]]] = {
+    "lost-report": ((AmbushKind.LOSE, "herald.report"),),
+    "late-report": ((AmbushKind.LOSE, "herald.report"),),
+    "repeated-report": ((AmbushKind.COPY, "herald.report"),),
+    "crash-before-report": ((AmbushKind.CRASH_UNSENT, "herald.report"),),
+    "crash-before-confirming": ((AmbushKind.CRASH_UNSENT, "pair.confirm"), (AmbushKind.CRASH_UNSENT, "pair.confirmed")),
+    "crash-after-confirming": (
+        (AmbushKind.CRASH_SENDER, "pair.confirmed"),
+        (AmbushKind.CRASH_RECEIVER, "pair.confirmed"),
+    ),
+}
+"""What can go wrong between a herald and its confirmation by both ends, each by any of some ambushes.
+
+A late report comes when its window has closed: the frames that bring it in time are lost, a copy of the first one is not.
+"""
 
 
 def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> Plan:
@@ -284,6 +338,9 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
         faults.append(Miscount(node=random.choice(who.agents), **span(duration_ns // MILLISECOND_NS)))
     for _ in range(random.randint(0, mix.ambushes)):
         faults.append(_draw_ambush(random, len(faults) + 1, duration_ns))
+    faults.extend(_draw_clock_faults(mix, who, random, span))
+    for _ in range(random.randint(0, mix.link_scenes)):
+        faults.append(_draw_link_scene(random, len(faults) + 1, duration_ns))
     return tuple(faults)
 
 
@@ -294,12 +351,33 @@ def _draw_crash(node: str, random: Random, span: dict[str, int]) -> Crash:
     return Crash(node=node, manner=manner, **span)
 
 
+def _draw_clock_faults(
+    mix: FaultMix, who: Participants, random: Random, span: Callable[[int], dict[str, int]]
+) -> Iterator[AnyFault]:
+    """What goes wrong with clocks in the middle of a run: of all but the broker, whose clock is the network's."""
+    clocked = who.daemons[:-1]
+    for _ in range(random.randint(0, mix.clock_steps)):
+        offset_ns = random.randint(1, max(1, mix.step_ms)) * MILLISECOND_NS
+        yield ClockStep(node=random.choice(clocked), offset_ns=offset_ns, **span(0))
+    for _ in range(random.randint(0, mix.clock_drifts)):
+        drift_ppb = random.randint(-mix.drift_ppm, mix.drift_ppm) * 1_000
+        yield ClockDrift(node=random.choice(clocked), drift_ppb=drift_ppb, **span(0))
+    for _ in range(random.randint(0, mix.detours)):
+        delay_ns = random.randint(1, max(1, mix.detour_us)) * 1_000
+        ends = random.sample((random.choice(clocked), who.broker), 2)
+        yield Detour(sender=ends[0], receiver=ends[1], delay_ns=delay_ns, **span(mix.detour_ms))
+
+
 def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:
     kind = random.choice(tuple(AmbushKind))
     lasting_ns = MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS)
     if kind in (AmbushKind.LOSE, AmbushKind.CUT):
         lasting_ns = random.choice((lasting_ns, MILLISECOND_NS << AMBUSH_DOUBLINGS))
     copy_after_ns = random.choice((0, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS - 1)))
+    if kind is AmbushKind.COPY:
+        copy_after_ns = max(copy_after_ns, MILLISECOND_NS)
+    elif kind is AmbushKind.CRASH_UNSENT:
+        copy_after_ns = 0
     return Ambush(
         number=number,
         kind=kind,
@@ -308,6 +386,26 @@ def _draw_ambush(random: Random, number: int, duration_ns: int) -> Ambush:
         start_ns=random.randint(0, max(0, duration_ns - AMBUSH_NS - lasting_ns - copy_after_ns)),
         duration_ns=lasting_ns,
         copy_after_ns=copy_after_ns,
+    )
+
+
+def _draw_link_scene(random: Random, number: int, duration_ns: int) -> Ambush:
+    scene = random.choice(tuple(LINK_SCENES))
+    kind, message = random.choice(LINK_SCENES[scene])
+    lasting_ns, copy_after_ns = MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS), 0
+    if scene == "late-report":
+        lasting_ns = copy_after_ns = MILLISECOND_NS << AMBUSH_DOUBLINGS
+    elif kind is AmbushKind.COPY:
+        lasting_ns, copy_after_ns = 0, MILLISECOND_NS << random.randint(0, AMBUSH_DOUBLINGS - 1)
+    return Ambush(
+        number=number,
+        kind=kind,
+        message=message,
+        nth=random.choice((1, 1, 2, 3)),
+        start_ns=random.randint(0, max(0, duration_ns - AMBUSH_NS - lasting_ns - copy_after_ns)),
+        duration_ns=lasting_ns,
+        copy_after_ns=copy_after_ns,
+        scene=scene,
     )
 
 

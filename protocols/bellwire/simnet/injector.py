@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Final, Protocol
 
 from bellwire.protocols.ids import NodeId
-from bellwire.simnet.clocks import SkewedClock
+from bellwire.simnet.clocks import TRUE_CLOCK, SkewedClock
 from bellwire.simnet.fabric import Frame, Rule
 from bellwire.simnet.faults import (
     AMBUSH_NS,
     Ambush,
     AmbushKind,
     AnyFault,
+    ClockDrift,
+    ClockStep,
     Crash,
     CrashManner,
     Cut,
+    Detour,
     FrameFault,
     FrameFaultKind,
     Miscount,
@@ -101,9 +105,11 @@ class _Trap:
         if self._seen < self._fault.nth:
             return False
         self._strike(frame)
-        return self._fault.kind is AmbushKind.LOSE
+        return self._fault.kind in (AmbushKind.LOSE, AmbushKind.CRASH_UNSENT)
 
     def _holds(self, caught: Frame, frame: Frame) -> bool:
+        if self._fault.kind is AmbushKind.CRASH_UNSENT:
+            return (frame.sender, frame.sent_ns) == (caught.sender, caught.sent_ns)
         same = (frame.sender, frame.receiver) == (caught.sender, caught.receiver)
         if self._fault.kind is AmbushKind.LOSE:
             return same and frame.type.partition(".")[0] == caught.type.partition(".")[0]
@@ -118,7 +124,7 @@ class _Trap:
         dealt_ns = net.now_ns + net.fabric.latency_ns + 1
         if fault.kind is AmbushKind.STALL_RECEIVER:
             net.at(dealt_ns, lambda: net.stall(frame.receiver, fault.duration_ns))
-        elif fault.kind is AmbushKind.CRASH_SENDER:
+        elif fault.kind in (AmbushKind.CRASH_SENDER, AmbushKind.CRASH_UNSENT):
             self._crash(frame.sender, net.now_ns)
         elif fault.kind is AmbushKind.CRASH_RECEIVER:
             self._crash(frame.receiver, dealt_ns)
@@ -163,6 +169,10 @@ class Injector:
             self._at(fault, fault.start_ns, lambda: self._net.stall(NodeId(fault.node), fault.duration_ns))
         elif isinstance(fault, Skew):
             self._count(fault, fault.node)
+        elif isinstance(fault, ClockStep | ClockDrift):
+            self._at(fault, fault.start_ns, lambda: self._change_clock(fault))
+        elif isinstance(fault, Detour):
+            self._net.fabric.rules.append(self._detour_rule(fault))
         elif isinstance(fault, Slow):
             self._slow(fault, random)
         elif isinstance(fault, Crash):
@@ -222,6 +232,29 @@ class Injector:
         return Rule(
             matches=matches,
             loss_probability=1.0,
+            start_ns=self._began_ns + fault.start_ns,
+            end_ns=self._began_ns + fault.end_ns,
+            random=Random(0),
+            on_fired=lambda frame, _: self._count(fault, frame.sender),
+        )
+
+    def _change_clock(self, fault: ClockStep | ClockDrift) -> None:
+        """Let the clock show something else from now on, or run at another rate."""
+        net, name = self._net, NodeId(fault.node)
+        before = net.clocks.get(name, TRUE_CLOCK)
+        offset_ns = before.local_ns(net.now_ns) - net.now_ns
+        if isinstance(fault, ClockStep):
+            clock = replace(before, offset_ns=offset_ns + fault.offset_ns, since_ns=net.now_ns)
+        else:
+            clock = replace(before, offset_ns=offset_ns, drift_ppb=fault.drift_ppb, since_ns=net.now_ns)
+        net.set_clock(name, clock)
+
+    def _detour_rule(self, fault: Detour) -> Rule:
+        return Rule(
+            matches=lambda frame: (frame.sender, frame.receiver) == (fault.sender, fault.receiver),
+            delay_probability=1.0,
+            delay_ns=fault.delay_ns,
+            least_delay_ns=fault.delay_ns,
             start_ns=self._began_ns + fault.start_ns,
             end_ns=self._began_ns + fault.end_ns,
             random=Random(0),

@@ -163,6 +163,14 @@ class Simnet:
         clock = self.clocks.get(name)
         return self.now_ns if clock is None else clock.local_ns(self.now_ns)
 
+    def set_clock(self, name: NodeId, clock: SkewedClock) -> None:
+        """Give a participant, and its incarnations to come, another clock from now on."""
+        self.clocks[name] = clock
+        seat = self._seats.get(name)
+        if seat is not None:
+            seat.clock = clock
+            self._arm(seat)
+
     # What happens later.
 
     def at(self, at_ns: int, call: Callable[[], None]) -> None:

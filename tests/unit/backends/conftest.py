@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bellwire.backends.interface import BackendContext
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import Epoch, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
 from bellwire.protocols.messages import Role
@@ -30,6 +31,9 @@ class RecordingSink:
 
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         self.events.put_nowait(("completed", number, completions))
+
+    def claimed(self, claim: ClockClaim) -> None:
+        self.events.put_nowait(("claimed", claim))
 
     def lost(self, why: str) -> None:
         self.events.put_nowait(("lost", why))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from bellwire.backends.contract import check_backend
 from bellwire.backends.interface import BackendSinkCapable
 from bellwire.backends.mock import MockBackend
 from bellwire.conformance.catalogue import Result, Verdict
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import (
     AnyCompletion,
@@ -27,6 +29,7 @@ from bellwire.protocols.instructions import (
     Measured,
     WindowEnded,
 )
+from bellwire.protocols.messages import ClockState
 from bellwire.protocols.node import Batch, QubitKind
 from bellwire.sim.preset import load_preset
 from bellwire.sim.topology import WorldLink, WorldNode
@@ -75,6 +78,43 @@ class IdealBackend(MockBackend):
     def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         if self._sink is not None:
             self._sink.completed(number, completions)
+
+
+class ClockBackend(IdealBackend):
+    """Has a clock too: with the first batch it says four times what the time is. Subclasses spoil what it says."""
+
+    def submit(self, batch: Batch) -> None:
+        if batch.number == 1:
+            now_ns = local_time_ns()
+            for number in range(4):
+                self.claim(self.made(now_ns - 4_000_000 + number * 1_000_000, number))
+        super().submit(batch)
+
+    def made(self, local_ns: int, number: int) -> ClockClaim:
+        return ClockClaim(state=ClockState.LOCKED, local_ns=local_ns, offset_ns=7, uncertainty_ps=900, reading_ns=5)
+
+
+class ClaimsTheFuture(ClockBackend):
+    def made(self, local_ns: int, number: int) -> ClockClaim:
+        return super().made(local_ns + 3_600_000_000_000, number)
+
+
+class ClaimsBackwards(ClockBackend):
+    def made(self, local_ns: int, number: int) -> ClockClaim:
+        return super().made(local_ns - 2 * number * 1_000_000, number)
+
+
+class ClaimsTooMuch(ClockBackend):
+    """Is sure to a few nanoseconds, and off by a thousand more each time."""
+
+    def made(self, local_ns: int, number: int) -> ClockClaim:
+        claim = super().made(local_ns, number)
+        return dataclasses.replace(claim, offset_ns=claim.offset_ns + 1_000 * number)
+
+
+class NeverLocks(ClockBackend):
+    def made(self, local_ns: int, number: int) -> ClockClaim:
+        return dataclasses.replace(super().made(local_ns, number), state=ClockState.ACQUIRING)
 
 
 class StationBackend(IdealBackend):
@@ -237,6 +277,27 @@ async def test_check_backend_of_spoilt_backend_names_the_rule(factory: Callable[
         await check_backend(factory, link_id=LINK, timeout_s=0.2)
     assert violation.value.rule == rule
     assert str(violation.value).startswith(f"{rule}: ")
+
+
+async def test_check_backend_with_a_clock_looks_at_what_it_claims() -> None:
+    report = await check_backend(ClockBackend, link_id=LINK, has_clock=True)
+    assert "clock-claims" in report.held
+
+
+@pytest.mark.parametrize(
+    ("factory", "rule"),
+    [
+        (IdealBackend, "clock-claims"),
+        (NeverLocks, "clock-claims"),
+        (ClaimsTheFuture, "clock-claims-are-of-the-past"),
+        (ClaimsBackwards, "clock-claims-are-in-order"),
+        (ClaimsTooMuch, "clock-claims-agree"),
+    ],
+)
+async def test_check_backend_with_a_spoilt_clock_names_the_rule(factory: Callable[[], MockBackend], rule: str) -> None:
+    with pytest.raises(ContractViolation) as violation:
+        await check_backend(factory, link_id=LINK, timeout_s=0.2, has_clock=True)
+    assert violation.value.rule == rule
 
 
 async def test_check_backend_of_mere_mock_finds_no_physics() -> None:

@@ -8,6 +8,7 @@ import pytest
 from bellwire.backends.interface import BackendContext
 from bellwire.backends.mock import MockBackend, create_backend
 from bellwire.protocols.errors import BackendError, ConfigError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
 from bellwire.protocols.instructions import (
     Arm,
@@ -20,6 +21,7 @@ from bellwire.protocols.instructions import (
     Measured,
     WindowEnded,
 )
+from bellwire.protocols.messages import ClockState
 from bellwire.protocols.node import Batch, QubitKind
 
 from .conftest import RecordingSink
@@ -80,6 +82,17 @@ async def test_mock_lost_forgets_batches_and_comes_back(sink: RecordingSink) -> 
     backend.submit(Batch(number=2, instructions=(INITIALISE,)))
     assert (await sink.next())[:2] == ("completed", 2)
     assert backend.connects == 2
+
+
+async def test_mock_claims_what_its_clock_is_told_to(sink: RecordingSink) -> None:
+    claim = ClockClaim(state=ClockState.LOCKED, local_ns=5, offset_ns=-3, uncertainty_ps=10)
+    backend = MockBackend()
+    with pytest.raises(BackendError, match="connect comes first"):
+        backend.claim(claim)
+    await backend.connect(sink)
+    assert (await sink.next())[0] == "connected"
+    backend.claim(claim)
+    assert await sink.next() == ("claimed", claim)
 
 
 async def test_mock_told_to_fail_refuses_to_connect(sink: RecordingSink) -> None:

@@ -9,7 +9,8 @@ import pytest
 from msgspec import structs
 
 from bellwire.client import steps
-from bellwire.client.net import MAX_EARLY_CREATES, MAX_EARLY_ERRORS, MAX_HALVES, Network, _Create
+from bellwire.client.creates import MAX_EARLY_ERRORS, MAX_HALVES, Create
+from bellwire.client.net import MAX_EARLY_CREATES, Network
 from bellwire.protocols.codec import Codec, Undecodable
 from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError
 from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, PairId, WindowId, link_id, pair_id
@@ -37,11 +38,11 @@ def network() -> Network:
     return Network(Deaf())  # type: ignore[arg-type]
 
 
-def ok(peer: NodeId, pair: str = "pair/1") -> LinkOk:
+def ok(peer: NodeId, pair: str = "pair/1", number: int = 1) -> LinkOk:
     return LinkOk(
         create_id=CREATE,
         pair_id=PairId(pair),
-        sequence_number=1,
+        sequence_number=number,
         purpose_id=0,
         peer=peer,
         originator=True,
@@ -55,7 +56,7 @@ def ok(peer: NodeId, pair: str = "pair/1") -> LinkOk:
 
 def test_stranger_cannot_end_or_serve_a_request() -> None:
     net = network()
-    net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    net._creates[CREATE] = Create(nodes=(ALICE, BOB))
     with pytest.raises(RequestError) as refused:
         net._ok(MALLORY, ok(ALICE))
     assert refused.value.code is ErrorCode.DENIED
@@ -67,7 +68,7 @@ def test_stranger_cannot_end_or_serve_a_request() -> None:
 
 def test_pair_arrives_when_both_ends_have_spoken() -> None:
     net = network()
-    create = net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    create = net._creates[CREATE] = Create(nodes=(ALICE, BOB))
     net._ok(BOB, ok(ALICE))
     assert create.arrived.empty()
     net._ok(ALICE, ok(BOB))
@@ -126,7 +127,7 @@ def test_early_errors_are_bounded() -> None:
 
 def test_early_requests_are_bounded_by_themselves_and_not_by_those_under_way() -> None:
     net = network()
-    net._creates = {CreateId(f"under-way-{number}"): _Create(nodes=(ALICE, BOB)) for number in range(200)}
+    net._creates = {CreateId(f"under-way-{number}"): Create(nodes=(ALICE, BOB)) for number in range(200)}
     net._creating = 1
     for number in range(MAX_EARLY_CREATES + 1):
         net._ok(ALICE, structs.replace(ok(BOB), create_id=CreateId(f"early-{number}")))
@@ -135,13 +136,13 @@ def test_early_requests_are_bounded_by_themselves_and_not_by_those_under_way() -
     assert refused.value.code is ErrorCode.UNKNOWN_ID
 
 
-def expire(pair: str = "pair/1") -> LinkExpire:
-    return LinkExpire(create_id=CREATE, pair_id=PairId(pair), sequence_number=1)
+def expire(low: int = 1, high: int = 2) -> LinkExpire:
+    return LinkExpire(create_id=CREATE, sequence_low=low, sequence_high=high)
 
 
 def test_expiry_takes_back_what_its_own_end_said_and_nothing_else() -> None:
     net = network()
-    create = net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    create = net._creates[CREATE] = Create(nodes=(ALICE, BOB))
     net._ok(ALICE, ok(BOB))
     with pytest.raises(RequestError) as refused:
         net._expire(MALLORY, expire())
@@ -174,15 +175,15 @@ def test_early_words_that_nobody_claims_are_forgotten() -> None:
 
 def test_halves_of_a_request_are_bounded_and_the_other_halves_still_come() -> None:
     net = network()
-    create = net._creates[CREATE] = _Create(nodes=(ALICE, BOB))
+    create = net._creates[CREATE] = Create(nodes=(ALICE, BOB))
     for number in range(MAX_HALVES):
-        net._ok(ALICE, ok(BOB, f"pair/{number}"))
+        net._ok(ALICE, ok(BOB, f"pair/{number}", number))
     with pytest.raises(RequestError) as refused:
         net._ok(ALICE, ok(BOB, "one/more"))
     assert refused.value.code is ErrorCode.LIMIT
-    net._ok(BOB, ok(ALICE, "pair/7"))
+    net._ok(BOB, ok(ALICE, "pair/7", 7))
     assert create.arrived.qsize() == 1
-    net._expire(ALICE, expire("pair/8"))
+    net._expire(ALICE, expire(8, 9))
     net._ok(ALICE, ok(BOB, "one/more"))
     net._ok(ALICE, ok(BOB, "and/another"))
     net._err(ALICE, LinkErr(create_id=CREATE, code=ErrorCode.TIMEOUT))

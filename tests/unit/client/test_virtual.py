@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from bellwire.agent.testbed import load_testbed, virtual_testbed
-from bellwire.client import Network, gate, initialise, measure, release
+from bellwire.client import Basis, Network, Readout, gate, initialise, measure, release
 from bellwire.client.program import load_program, run_program
 from bellwire.client.virtual import VirtualOracle, connect_virtual, run_virtual
 from bellwire.protocols.errors import ConfigError, ErrorCode, RequestError, TransportError
-from bellwire.protocols.ids import BROKER
+from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.sim.states import bell_density_matrix
 from bellwire.sim.virtual import SECOND_NS, VirtualTestbed
 from bellwire.simnet.loop import Stuck
@@ -44,6 +44,37 @@ def test_pair_measured_at_both_ends_agrees_with_its_herald_and_the_world(bed: Vi
                 bits = [(await network.run(node, [measure(pair.pair_id)])).bits[0] for node in pair.nodes]
                 assert bits[0] ^ bits[1] == pair.bell_state.x
                 await asyncio.gather(*(network.run(node, [release(pair.pair_id)]) for node in pair.nodes))
+
+    run_virtual(bed, main())
+
+
+def test_pairs_of_type_m_come_with_bases_and_bits_and_leave_nothing_held(bed: VirtualTestbed) -> None:
+    async def main() -> None:
+        async with connect_virtual(bed) as network:
+            weighted = Readout(bases=(Basis.X, Basis.Y), weights=(1, 3))
+            made = [
+                pair async for pair in network.measured("alice", "bob", number=40, basis="xyz", other_basis=weighted)
+            ]
+            assert {pair.bases[1] for pair in made} == {Basis.X, Basis.Y}
+            told = [pair.as_expected for pair in made]
+            assert set(told) == {True, None}
+            assert [answer is None for answer in told] == [pair.bases[0] is not pair.bases[1] for pair in made]
+            assert not bed.world.held(NodeId("alice")) | bed.world.held(NodeId("bob"))
+            with pytest.raises(ConfigError, match="'w' is no basis"):
+                await anext(network.measured("alice", "bob", basis="w"))
+
+    run_virtual(bed, main())
+
+
+def test_atomic_pairs_are_all_held_when_the_first_of_them_comes(bed: VirtualTestbed) -> None:
+    async def main() -> None:
+        async with connect_virtual(bed) as network:
+            most = bed.communication(NodeId("alice"))
+            made = [pair async for pair in network.pairs("alice", "bob", number=most, atomic=True, priority=2)]
+            assert len({pair.pair_id for pair in made}) == len(bed.world.held(NodeId("alice"))) == most
+            with pytest.raises(RequestError) as refused:
+                await anext(network.pairs("alice", "bob", number=most + 1, atomic=True))
+            assert refused.value.code is ErrorCode.UNSUPP
 
     run_virtual(bed, main())
 

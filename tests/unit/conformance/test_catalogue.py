@@ -45,9 +45,9 @@ def test_nothing_is_called_untestable_that_is_cited_or_does_not_stand_in_the_spe
 
 
 def test_obligation_is_not_cited_by_a_quote_without_its_must() -> None:
-    [shortest] = [each for each in spec.obligations() if "shortest round trip" in each.text]
-    assert [case.id for case in CASES if case.id == "SESS-4.1-11"] == ["SESS-4.1-11"]
-    assert spec.cited(shortest, CASES) == []
+    [refusing] = [each for each in spec.obligations() if "`MALFORMED`" in each.text]
+    assert [case.requirement for case in CASES if case.id == "CORE-3.1-09"] == ["out of its bounds"]
+    assert spec.cited(refusing, CASES) == ["CORE-3.1-05", "CORE-3.1-12"]
 
 
 def test_limits_are_read_from_the_specification() -> None:

@@ -408,19 +408,6 @@ def test_no_route_from_one_who_only_calls_itself_a_broker_is_ignored() -> None:
     assert alice.endpoint.is_up(BOB)
 
 
-def test_network_time_is_learned_from_the_clock_by_half_the_round_trip() -> None:
-    wire = Wire()
-    alice = wire.join(ALICE, clock=BROKER)
-    broker = wire.join(BROKER, role=Role.BROKER)
-    broker.clock.offset_ns = 37 * MS
-    assert not alice.has_time
-    alice.keep_session(BROKER)
-    wire.run(10 * MS)
-    assert alice.has_time
-    assert alice.network_time_ns() == broker.network_time_ns()
-    assert alice.local_time_ns(alice.network_time_ns()) == alice.now_ns
-
-
 @pytest.mark.parametrize(
     "settings",
     [

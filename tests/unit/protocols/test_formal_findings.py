@@ -63,7 +63,9 @@ class End:
         self.number = 1
         name, self.peer = (ALICE, BOB) if primary else (BOB, ALICE)
         settings = LinkSettings(link_id=LINK, peer=self.peer, station=HUB, primary=primary)
-        self.brain = AgentBrain(Endpoint(name, Role.AGENT, ONE), [settings], application_timeout_ns=60 * SECOND)
+        self.brain = AgentBrain(
+            Endpoint(name, Role.AGENT, ONE), [settings], application_timeout_ns=60 * SECOND, draw=lambda: 0.0
+        )
         kinds = [(QubitName("comm"), QubitKind.COMMUNICATION), (QubitName("store"), QubitKind.STORAGE)]
         self.brain.node.backend_connected(kinds, self.now_ns)
         for peer, role in ((self.peer, Role.AGENT), (HUB, Role.STATION), (APP, Role.APPLICATION)):

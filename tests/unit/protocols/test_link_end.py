@@ -10,7 +10,7 @@ from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, ErrorCode
 from bellwire.protocols.ids import CreateId, Epoch, GateId, LinkId, NetworkTimeNs, NodeId, PairId, QubitName, WindowId
-from bellwire.protocols.instructions import Arm, BellState, WindowEnded
+from bellwire.protocols.instructions import Apply, Arm, BellState, Discard, Done, Failed, Initialise, WindowEnded
 from bellwire.protocols.limits import MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import (
@@ -52,7 +52,9 @@ class Bob:
         self.now_ns = SECOND
         self.number = 1
         settings = LinkSettings(link_id=LINK, peer=ALICE, station=HUB, primary=False)
-        self.brain = AgentBrain(Endpoint(BOB, Role.AGENT, ONE), [settings], application_timeout_ns=SECOND)
+        self.brain = AgentBrain(
+            Endpoint(BOB, Role.AGENT, ONE), [settings], application_timeout_ns=SECOND, draw=lambda: 0.0
+        )
         kinds = [(QubitName(f"comm{number}"), QubitKind.COMMUNICATION) for number in range(qubits)]
         self.brain.node.backend_connected(kinds, self.now_ns)
         for peer, role in ((ALICE, Role.AGENT), (HUB, Role.STATION), (APP, Role.APPLICATION)):
@@ -187,7 +189,10 @@ def test_reason_of_the_greatest_length_is_passed_on_within_bounds() -> None:
     assert isinstance(ok, LinkOk)
     bob.says(APP, SessionAck(request_id=ok.request_id))
     release = PairRelease(link_id=LINK, pair_id=PairId(f"{WINDOW}/1"), reason="x" * MAX_TEXT_CHARS)
-    (expire,) = (message for message in bob.says(ALICE, release) if isinstance(message, LinkExpire))
+    assert kinds(bob.says(ALICE, release)) == [SessionAck]
+    bob.brain.node.handle_deadline(bob.now_ns)
+    (expire,) = bob.sent()
+    assert isinstance(expire, LinkExpire)
     assert len(expire.text) == MAX_TEXT_CHARS
 
 
@@ -215,3 +220,32 @@ def test_gate_opened_past_its_deadline_is_refused_and_touches_nothing() -> None:
 def test_link_name_too_long_for_the_ids_made_from_it_is_refused() -> None:
     with pytest.raises(ConfigError, match="1 to 64 characters"):
         LinkSettings(link_id=LinkId("x" * 65), peer=ALICE, station=HUB, primary=True)
+
+
+# Memories.
+
+
+def test_half_that_cannot_be_stored_is_released_and_leaves_no_qubit_behind() -> None:
+    """2 §4.5: when the move fails, both qubits are discarded and the half is released."""
+    bob = Bob()
+    node = bob.brain.node
+    node.pair_storage = 1
+    qubits = [(QubitName("comm0"), QubitKind.COMMUNICATION), (QubitName("store0"), QubitKind.STORAGE)]
+    node.backend_connected(qubits, bob.now_ns)
+    create_id, offer = bob.creates()
+    bob.says(ALICE, LinkAccept(request_id=offer))
+    bob.says(ALICE, opening(create_id))
+    bob.heralds()
+    (move,) = node.take_batches()
+    assert [type(each) for each in move.instructions] == [Initialise, Apply, Discard]
+    pair = bob.brain.find_pair(PairId(f"{WINDOW}/1"))
+    assert pair is not None
+    assert (pair.qubit, node.stored) == ("store0", {"store0"})
+    broken = (Done(), Failed(text="the swap failed"), Failed(text="not executed"))
+    node.complete(move.number, broken, bob.now_ns)
+    assert bob.brain.find_pair(pair.pair_id) is None
+    assert not node.qubits.held
+    assert not node.stored
+    discarded = [each for batch in node.take_batches() for each in batch.instructions]
+    assert set(discarded) == {Discard(qubit=QubitName("comm0")), Discard(qubit=QubitName("store0"))}
+    assert any(isinstance(message, PairRelease) and "the swap failed" in message.reason for message in bob.sent())

@@ -25,6 +25,7 @@ from bellwire.protocols.herald import SCHEMES
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import MESSAGES, GateStatus, Role
 from bellwire.protocols.session import SessionSettings
+from bellwire.protocols.time_sources import TimeSettings
 from bellwire.protocols.version import PROTOCOL_VERSION, SUPPORTED_VERSIONS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,7 +78,7 @@ def test_every_message_instruction_and_machine_has_one_block_and_no_block_is_lef
     assert len(named) == len(set(named))
     assert {name for kind, name in named if kind == "fields"} == set(structs())
     assert {name for kind, name in named if kind == "machine"} == {machine.name for machine in MACHINES}
-    assert len(structs()) == len(MESSAGES) + len(INSTRUCTIONS) + len(COMPLETIONS) + len(("common", "step"))
+    assert len(structs()) == len(MESSAGES) + len(INSTRUCTIONS) + len(COMPLETIONS) + len(("common", "step", "readout"))
 
 
 def test_every_message_has_a_heading_of_its_own_over_its_table() -> None:
@@ -186,6 +187,14 @@ def test_default_times_are_those_of_the_code() -> None:
         "report_timeout": link["report_timeout_ns"],
         "pair_lifetime": link["pair_lifetime_ns"],
         "backoff": link["backoff_ns"],
+        "guard": link["guard_ns"],
+    }
+    time = {name: field.default for name, field in TimeSettings.__dataclass_fields__.items()}
+    assert written(section("4", "2.4")) == {
+        "interval": time["interval_ns"],
+        "silence": time["silence_ns"],
+        "lease": time["lease_ns"],
+        "hold": time["hold_ns"],
     }
 
 
@@ -194,9 +203,13 @@ def test_versions_roles_schemes_and_statuses_are_those_of_the_code() -> None:
     for text in CHAPTERS.values():
         assert f"* Protocol version: {PROTOCOL_VERSION}\n" in text
     assert [row[0] for row in rows(section("1", "2.1"))] == [role.value for role in Role]
-    assert {row[0]: row[1] for row in rows(section("2", "3.4")) if row[0] in SCHEMES} == {
-        "double-click": "psi+` `psi-",
-        "any": "all four",
+    told = {row[0]: (row[1], row[2]) for row in rows(section("2", "3.4")) if len(row) == 4}
+    assert told == {
+        name: (
+            "all four" if len(scheme.bell_states) == 4 else "` `".join(scheme.bell_states),
+            "yes" if scheme.bright else "",
+        )
+        for name, scheme in SCHEMES.items()
     }
     assert [row[0] for row in rows(section("3", "2.4"))] == [status.value for status in GateStatus]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,13 @@ SCHEMAS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (
 
 def octets(vector: dict[str, Any]) -> bytes:
     return bytes.fromhex(vector["hex"]) + bytes(int(vector.get("pad", 0)))
+
+
+def as_json(value: Any) -> Any:
+    """What `msgpack` has read, as JSON writes it: octets in Base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    return {name: as_json(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def of_kind(kind: str, has: str) -> list[dict[str, Any]]:
@@ -72,12 +80,13 @@ def test_vector_with_a_meaning_is_read_so_by_both_codecs(kind: str) -> None:
         data, meant = octets(vector), vector["message"]
         message = CODEC.decode(data)
         assert json.loads(msgspec.json.encode(message)) == meant, vector["id"]
-        read = msgpack.unpackb(data, raw=False)
+        plain = msgpack.unpackb(data, raw=False)
+        read = as_json(plain)
         known = SCHEMAS[kind]["properties"]
         defaults = {name: each.get("default") for name, each in known.items()}
         assert defaults | {name: value for name, value in read.items() if name in known} == meant, vector["id"]
         if vector["exact"]:
-            assert CODEC.encode(message) == data == msgpack.packb(meant), vector["id"]
+            assert CODEC.encode(message) == data == msgpack.packb(plain), vector["id"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,8 +102,9 @@ def test_schema_takes_what_has_a_meaning_and_nothing_that_is_refused(kind: str) 
     for vector in of_kind(kind, "id"):
         if vector["id"].endswith(("/trailing-octet", "/cut")):
             continue
-        read = msgpack.unpackb(octets(vector), raw=False)
-        beyond_json = vector.get("why", "").endswith(("NaN", "a line feed in a name"))
+        read = as_json(msgpack.unpackb(octets(vector), raw=False))
+        beyond_json = vector.get("why", "").endswith(("NaN", "a line feed in a name", "octets"))
+        beyond_json |= vector.get("why", "").endswith(("bytes in place of str", "str in place of bytes"))
         valid = jsonschema.Draft202012Validator(SCHEMAS[kind]).is_valid(read)
         assert valid == ("message" in vector) or beyond_json, vector["id"]
 

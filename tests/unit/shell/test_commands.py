@@ -65,7 +65,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 def test_help_shows_every_command_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
-    for command in ("broker", "world", "station", "agent", "up", "entangle", "gate", "run", "keys", "backends"):
+    for command in ("broker", "world", "station", "agent", "up", "entangle", "gate", "run", "time", "keys", "backends"):
         assert f" {command} " in out
     assert "bellwire up examples/two-nodes/testbed.toml" in out
 
@@ -82,6 +82,12 @@ def test_version_names_package_and_protocol(capsys: pytest.CaptureFixture[str]) 
         (("entangle", "alice"), "Missing argument 'B'"),
         (("entangle", "alice", "bob", "--frob"), "No such option: --frob"),
         (("entangle", "alice", "bob"), "there is no testbed here"),
+        (("entangle", "alice", "bob", "--basis", "x"), "--basis needs --type M"),
+        (("entangle", "alice", "bob", "--type", "M", "--atomic"), "--atomic needs --type K"),
+        (("entangle", "alice", "bob", "--type", "M", "--measure"), "--measure needs --type K"),
+        (("entangle", "alice", "bob", "--type", "M", "--basis", "w"), "'w' is no basis: expected one of z, x, y"),
+        (("entangle", "alice", "bob", "--type", "M", "--basis", "x,y,z"), "expected one basis for both nodes"),
+        (("entangle", "alice", "bob", "--priority", "8"), "--priority"),
         (("gate", "cz", "alice", "bob:t"), "'alice' is not of the form node:qubit"),
         (("gate", "cz", "al ice:a", "bob:b"), "'al ice' is not a node name"),
         (("gate", "cz", "alice:", "bob:b"), "'' cannot name a qubit"),

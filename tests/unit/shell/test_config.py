@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bellwire.agent.config import AgentConfig
 from bellwire.protocols.errors import ConfigError
-from bellwire.shell.config import SessionTable, load_config, nanoseconds, to_toml
+from bellwire.shell.config import GRANDMASTER, SessionTable, TimeTable, load_config, nanoseconds, to_toml
 
 AGENT = """
 secret_key = "keys/alice.key_secret"
@@ -40,6 +40,19 @@ def test_agent_file_right_becomes_link_settings(tmp_path: Path) -> None:
     assert settings.window_timeout_ns == 1_500_000_000
     assert config.backend.options == {"endpoint": "tcp://127.0.0.1:7101"}
     assert config.session == SessionTable()
+
+
+def test_time_table_becomes_settings_and_what_contradicts_itself_is_told() -> None:
+    settings = TimeTable(sources=("gps", "broker"), priority=64, interval_ms=20.0, max_drift_ppm=0.5).settings()
+    assert settings.sources == ("gps", "broker")
+    assert (settings.priority, settings.interval_ns, settings.acquire_interval_ns) == (64, 20_000_000, 20_000_000)
+    assert settings.clock.max_drift_ppb == 500
+    assert GRANDMASTER.settings().sources == ()
+    assert TimeTable(interval_ms=60_000.0).settings().silence_ns == 240_000_000_000
+    with pytest.raises(ConfigError, match="is not a node name"):
+        TimeTable(sources=("the sun",))
+    with pytest.raises(ValueError, match="10 ms or more"):
+        TimeTable(interval_ms=1.0)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ async def test_node_is_ready_while_broker_and_backend_are_there_and_says_every_c
     greeted = asyncio.Event()
     endpoint.on_peer_up.append(lambda _: greeted.set())
     daemon = NodeDaemon(
-        AgentBrain(endpoint, [], application_timeout_ns=1_000_000_000),
+        AgentBrain(endpoint, [], application_timeout_ns=1_000_000_000, draw=lambda: 0.0),
         backend,
         broker_endpoint=address,
         broker_key=keys.public(BROKER).public,
@@ -55,8 +55,7 @@ async def test_node_is_ready_while_broker_and_backend_are_there_and_says_every_c
             assert await told.get() is False
             backend.come_up()
             assert await told.get() is True
-            broker.driver.close()
-            await broker.hub.close()
+            await broker.drop()
             assert await told.get() is False
             # With neither, the broker's return changes nothing until the backend is back as well.
             backend.lose("unplugged again")

@@ -144,6 +144,7 @@ class Lab:
         start_in_ns: int = 0,
         timeout_ns: int = 10**9,
         link: str = LINK,
+        bright_ratio: float | None = None,
     ) -> Arm:
         return Arm(
             window_id=WindowId(window),
@@ -152,6 +153,7 @@ class Lab:
             attempts=attempts,
             start_in_ns=start_in_ns,
             timeout_ns=timeout_ns,
+            bright_ratio=bright_ratio,
         )
 
     def arm_all(self, window: str, *, attempts: int = 1, timeout_ns: int = 10**9) -> dict[str, WindowEnded]:

@@ -1,4 +1,4 @@
-"""Photonic links against published numbers and closed forms."""
+"""Photonic links against published numbers: fibres, arms, and double clicks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from bellwire.protocols.errors import BackendError
 from bellwire.protocols.instructions import BellState
 from bellwire.sim.photonics import (
-    DoubleClick,
     PhotonArm,
     PhotonicLink,
     fibre_delay_ns,
     fibre_transmission,
 )
+from bellwire.sim.schemes import DoubleClick
 from bellwire.sim.states import measured_state
 
 

@@ -62,7 +62,7 @@ def test_ideal_preset_is_packaged_and_noiseless() -> None:
         assert node.kinds[kind].readout_error == 0
     link = LinkPhysics.of(preset.links["ideal"])
     assert link.success_probability == 1
-    assert set(link.states) == set(BellState)
+    assert set(link.usual.states) == set(BellState)
     assert link.fidelity_ratio == pytest.approx(1)
     assert link.clock.period_ns == 0
     assert link.pairs_per_s == math.inf
@@ -112,8 +112,8 @@ def test_density_matrix_in_real_and_imaginary_parts_is_read_as_it_is(write_prese
     matrix += "real = [[0.0, 0, 0, 0], [0, 0.5, 0.0, 0], [0, 0.0, 0.5, 0], [0, 0, 0, 0]]\n"
     matrix += "imag = [[0.0, 0, 0, 0], [0, 0.0, 0.4, 0], [0, -0.4, 0.0, 0], [0, 0, 0, 0]]\n"
     link = LinkPhysics.of(parse_preset(write_preset(werner=None, link=matrix), "p").links["model"])
-    assert link.states[BellState.PSI_PLUS][1, 2] == pytest.approx(0.4j)
-    assert link.states[BellState.PSI_MINUS][1, 2] == pytest.approx(-0.4j)
+    assert link.usual.states[BellState.PSI_PLUS][1, 2] == pytest.approx(0.4j)
+    assert link.usual.states[BellState.PSI_MINUS][1, 2] == pytest.approx(-0.4j)
 
 
 def test_duty_cycle_gives_the_mean_rate() -> None:
@@ -193,6 +193,32 @@ def test_preset_with_a_mistake_is_one_line_with_file_and_key(
     ("extra", "line"),
     [
         ({"extra": 'scheme = "triple_click"'}, "f.toml: links.model.photonics: `scheme` is 'triple_click'"),
+        (
+            {"extra": 'scheme = "single-click"'},
+            "f.toml: links.model.photonics: scheme single-click needs `bright_ratio`",
+        ),
+        ({"extra": 'scheme = "time-bin"'}, "f.toml: links.model.photonics: scheme time-bin needs `bin_separation`"),
+        ({"extra": 'scheme = "direct"'}, "f.toml: links.model.photonics: scheme direct has no `second`"),
+        (
+            {"extra": f"bright_ratio = {quantity(0.1, '1')}"},
+            "f.toml: links.model.photonics: scheme double-click has no `bright_ratio`",
+        ),
+        (
+            {"extra": f'scheme = "single-click"\nbright_ratio = {quantity(0, "1")}'},
+            "f.toml: links.model.photonics: `bright_ratio` is neither 0 nor 1",
+        ),
+        (
+            {"extra": f'scheme = "time-bin"\nbin_separation = {quantity(1_190, "ns")}'},
+            "f.toml: links.model: `attempt_period` is shorter than light to the detectors and back, 1210 ns",
+        ),
+        (
+            {"extra": f'wave_packet.shape = "square"\nwave_packet.width = {quantity(1, "ns")}'},
+            "f.toml: links.model.photonics.wave_packet.shape: invalid enum value 'square'",
+        ),
+        (
+            {"extra": f'wave_packet.shape = "gaussian"\nwave_packet.width = {quantity(0, "ns")}'},
+            "f.toml: links.model.photonics.wave_packet: `width` is 0, expected a positive time",
+        ),
         ({"visibility": 1.5}, "f.toml: links.model.photonics: `visibility` is 1.5 1, expected 0 to 1"),
         ({"length_km": 100.0}, "f.toml: links.model: `attempt_period` is shorter than light"),
         ({"length_km": -1.0}, "f.toml: links.model.photonics.first: `fibre_length` is -1 km, expected at least 0"),

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from bellwire.protocols.ids import LinkId, NodeId
-from bellwire.protocols.instructions import BellState, Done, Failed, Gate, WindowEnded
+from bellwire.protocols.detectors import StationSettings
+from bellwire.protocols.errors import ConfigError
+from bellwire.protocols.ids import LinkId, NodeId, QubitName, WindowId
+from bellwire.protocols.instructions import Arm, BellState, Discard, Done, Failed, Gate, WindowEnded
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW, MAX_TOMBSTONES
+from bellwire.protocols.node import QubitKind
+from bellwire.sim.preset import Preset, parse_preset
+from bellwire.sim.topology import WorldLink, WorldNode
 from bellwire.sim.windows import MAX_OPEN_WINDOWS_PER_LINK, first_success
+from bellwire.sim.world import World
 
 if TYPE_CHECKING:
     from tests.unit.sim.conftest import Lab, LabFactory
@@ -375,3 +382,77 @@ def test_ended_windows_and_timers_are_remembered_within_bounds(lab: LabFactory) 
         here.submit("station", here.arm(f"v{number}", None, timeout_ns=10**15))
         here.submit("station", here.cancel(f"v{number}"))
     assert len(table._timers) < 100
+
+
+# -- a station with a switch ------------------------------------------------------------------------------------------
+
+CHAIN = [(LinkId("one"), (NodeId("alice"), NodeId("bob"))), (LinkId("two"), (NodeId("bob"), NodeId("carol")))]
+
+
+class Switched:
+    """Two links through a hub with one set of detectors, which takes 500 ns to be turned. Attempts take 100 ns."""
+
+    def __init__(self, preset: Preset, time_scale: float = 1.0) -> None:
+        qubits = {QubitName("c"): QubitKind.COMMUNICATION, QubitName("d"): QubitKind.COMMUNICATION}
+        self.world = World(
+            preset=preset,
+            nodes=[WorldNode(node=NodeId(n), model="model", qubits=qubits) for n in ("alice", "bob", "carol")],
+            links=[WorldLink(link_id=link, ends=ends, station=NodeId("hub"), model="model") for link, ends in CHAIN],
+            stations={NodeId("hub"): StationSettings(sets=1, switch_ns=500)},
+            seed=1,
+            start_ns=0,
+            time_scale=time_scale,
+        )
+
+    def arm(self, link: LinkId, window: str, now_ns: int, *, timeout_ns: int = 10**6) -> list[BatchCompleted]:
+        """Arm all parties of a window, the hub first."""
+        ends = dict(CHAIN)[link]
+        qubits = {NodeId("hub"): None, ends[0]: QubitName("c"), ends[1]: QubitName("d")}
+        for node, qubit in qubits.items():
+            arm = Arm(window_id=WindowId(window), link_id=link, qubit=qubit, timeout_ns=timeout_ns)
+            self.world.submit(node, 1, [arm], now_ns)
+        return self.world.take_completions()
+
+    def until(self, now_ns: int) -> list[BatchCompleted]:
+        self.world.handle_deadline(now_ns)
+        return self.world.take_completions()
+
+
+@pytest.mark.parametrize("time_scale", [1.0, 2.0])
+def test_station_with_a_switch_takes_its_time_to_turn_and_has_one_window_at_once(
+    write_preset: Callable[..., str], time_scale: float
+) -> None:
+    switched = Switched(parse_preset(write_preset(period_ns=100.0), "p"), time_scale)
+    turn_ns, attempt_ns = math.ceil(500 / time_scale), math.ceil(100 / time_scale)
+    assert switched.arm(CHAIN[0][0], "w", 0) == []
+    refused = switched.arm(CHAIN[1][0], "w", 10)
+    assert [(batch.node, type(batch.completions[0])) for batch in refused] == [("hub", Failed)]
+    assert "all detectors of hub are in use" in refused[0].completions[0].text  # type: ignore[union-attr]
+    assert switched.until(turn_ns + attempt_ns - 1) == []
+    assert {batch.node for batch in switched.until(turn_ns + attempt_ns)} == {"hub", "alice", "bob"}
+    for node, qubit in (("alice", "c"), ("bob", "d")):
+        switched.world.submit(NodeId(node), 2, [Discard(qubit=QubitName(qubit))], 2_000)
+    switched.until(2_000)
+    switched.arm(CHAIN[0][0], "again", 2_000)
+    assert len(switched.until(2_000 + attempt_ns)) == 3, "it is turned to that link already"
+
+
+def test_station_with_a_switch_that_restarts_has_its_detectors_again(write_preset: Callable[..., str]) -> None:
+    switched = Switched(parse_preset(write_preset(period_ns=100.0), "p"))
+    switched.arm(CHAIN[0][0], "w", 0)
+    switched.world.release_all(NodeId("hub"), 10)
+    arm = Arm(window_id=WindowId("v"), link_id=CHAIN[1][0], timeout_ns=100)
+    switched.world.submit(NodeId("hub"), 2, [arm], 20)
+    assert switched.world.take_completions() == []
+
+
+def test_switch_at_a_station_that_is_not_there_is_refused(write_preset: Callable[..., str]) -> None:
+    with pytest.raises(ConfigError, match="station 'hut' has no link"):
+        World(
+            preset=parse_preset(write_preset(), "p"),
+            nodes=[],
+            links=[],
+            stations={NodeId("hut"): StationSettings(sets=1)},
+            seed=1,
+            start_ns=0,
+        )

@@ -13,6 +13,7 @@ import pytest
 from bellwire.backends.contract import check_backend
 from bellwire.backends.interface import BackendContext, NodeBackend
 from bellwire.protocols.errors import BackendError, ConfigError, TransportError
+from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import Epoch, LinkId, NodeId, QubitName, WindowId
 from bellwire.protocols.instructions import AnyCompletion, Arm, BellState, Cancel, Done, WindowEnded
 from bellwire.protocols.messages import Role
@@ -76,6 +77,9 @@ class Sink:
 
     def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         self.events.put_nowait(("completed", number, completions))
+
+    def claimed(self, claim: ClockClaim) -> None:
+        self.events.put_nowait(("claimed", claim))
 
     def lost(self, why: str) -> None:
         self.events.put_nowait(("lost", why))

@@ -10,7 +10,8 @@ import pytest
 
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.instructions import BellState
-from bellwire.sim.photonics import DoubleClick, PhotonArm, PhotonicLink
+from bellwire.sim.photonics import PhotonArm, PhotonicLink
+from bellwire.sim.schemes import DoubleClick
 from bellwire.tags.finder import STATES, Found, Search
 from bellwire.tags.simulate import HERALDED, START, TRIGGER, Encoding, SimulatedTagger, SimulationSettings, successes
 from bellwire.tags.stream import CLOCK, Tags

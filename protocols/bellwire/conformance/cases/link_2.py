@@ -31,19 +31,13 @@ def refused(stage: Stage, code: str, **fields: object) -> None:
         raise Failed(f"expected link.create to be refused with {code}; came: {brief(answer)}")
 
 
-@section.must("LINK-2.1-01", "| `request_type` is not `K` | `UNSUPP` |", NODE)
-def type_m(stage: Stage) -> None:
-    """A CREATE of type M is refused with UNSUPP."""
-    refused(stage, "UNSUPP", request_type="M")
-
-
 @section.must("LINK-2.1-02", "| it has no link to `peer` | `UNSUPP` |", NODE)
 def no_link(stage: Stage) -> None:
     """A CREATE with a node that no link leads to is refused with UNSUPP."""
     refused(stage, "UNSUPP", peer="nobody")
 
 
-@section.must("LINK-2.1-03", "| `min_fidelity` is greater than the link's `goodness` | `UNSUPP` |", NODE)
+@section.must("LINK-2.1-03", "| `min_fidelity` is greater than the link's `goodness`", NODE)
 def too_good(stage: Stage) -> None:
     """A CREATE of a fidelity above the link's is refused with UNSUPP, one of just that is taken."""
     refused(stage, "UNSUPP", min_fidelity=GOODNESS + 0.01)
@@ -73,17 +67,14 @@ def offer(stage: Stage) -> None:
         raise Failed(f"expected link.add with {wanted}; came: {brief(added, 400)}")
 
 
-@section.must("LINK-2.1-06", "the agent has not heard the network's time yet (spec 1 §4.1) | `NORES`", NODE)
+@section.must("LINK-2.1-06", "| the agent is not sure enough of the network's time (4 §3.4) | `UNSYNCED` |", NODE)
 def no_time(stage: Stage) -> None:
-    """A CREATE to an agent whose broker does not know the time is refused with NORES."""
-    stage.restart()
-    stage.broker.clock = False
-    stage.meet()
-    refused(stage, "NORES")
-    stage.broker.clock = True
-    stage.broker.leave()
-    stage.again("broker")
-    stage.meet()
+    """A CREATE to an agent that has only just begun to believe another time is refused with UNSYNCED."""
+    stage.clock.widen_ns = stage.guard_ns
+    stage.clock.jump()
+    if stage.reported(lambda report: not stage.is_sure(report)) is None:
+        raise Failed("expected a target that is not sure of the time any more; it is")
+    refused(stage, "UNSYNCED")
 
 
 @section.must("LINK-2.2-01", "or adds the request to its queue and answers with `link.accept`", NODE)
@@ -106,7 +97,7 @@ def added_again(stage: Stage) -> None:
     link.primary.refused("UNKNOWN_ID", "herald.open", **link.window())
 
 
-@section.must("LINK-2.2-03", "The other end refuses as in §2.1 (fidelity, time, queue and hardware)", NODE)
+@section.must("LINK-2.2-03", "The other end refuses as in §2.1, by its own clock, settings and qubits", NODE)
 def add_refused(stage: Stage) -> None:
     """An offer of too high a fidelity, or with a deadline that is past, is refused."""
     link = Link(stage)
@@ -131,7 +122,7 @@ def offered_and_opened(stage: Stage) -> None:
         raise Failed(f"expected herald.ready; came: {brief(ready_now)}")
 
 
-@section.must("LINK-2.3-01", "**Each end** sends `link.ok` to the application that the request names", NODE)
+@section.must("LINK-2.3-01", "**Each end** sends OK to the application that the request names", NODE)
 def ok_of_secondary(stage: Stage) -> None:
     """The secondary tells the application of a pair, with what was agreed."""
     link = Link(stage)
@@ -161,7 +152,9 @@ def ok_greets(stage: Stage) -> None:
 
 
 @section.must(
-    "LINK-2.3-03", "If the application refuses it, is lost, or does not answer within `application_timeout`", NODE
+    "LINK-2.3-03",
+    "If the application refuses a `link.ok`, is lost, or does not answer within `application_timeout`",
+    NODE,
 )
 def ok_refused(stage: Stage) -> None:
     """A pair that the application refuses is released; so is one whose application leaves, and one that gets no answer."""
@@ -190,7 +183,7 @@ def no_application(stage: Stage) -> None:
     stage.application.never("link.ok", during_s=stage.patience_s / 8)
 
 
-@section.must("LINK-2.4-01", "| the other end refuses it | that end's code |", NODE)
+@section.must("LINK-2.4-01", "| the other end refuses it with `UNSUPP`, `UNSYNCED`, `NOTIME`", NODE)
 def err_of_refusal(stage: Stage) -> None:
     """A request that the other end refuses ends with its code."""
     create_id = created(stage)
@@ -218,7 +211,7 @@ def err_of_loss(stage: Stage) -> None:
 
 
 @section.must(
-    "LINK-2.4-04", "| at the primary: the secondary answers `herald.open` with `UNKNOWN_ID` | `REJECTED` |", NODE
+    "LINK-2.4-04", "| at the primary: `herald.open` is answered with `UNKNOWN_ID` or `UNSUPP` | `REJECTED` |", NODE
 )
 def err_of_unknown(stage: Stage) -> None:
     """A request that the secondary does not know any more ends with REJECTED."""
@@ -237,7 +230,7 @@ def application_lost(stage: Stage) -> None:
     stage.party(FAR).never("herald.open", during_s=stage.patience_s / 8, create_id=create_id)
 
 
-@section.must("LINK-2.4-06", "Pairs whose OK was sent stay with the application.", NODE)
+@section.must("LINK-2.4-06", "Pairs whose OK was sent stay with the application", NODE)
 def pairs_stay(stage: Stage) -> None:
     """A pair outlives its request, which ends with an error."""
     create_id, _, claim = offered(stage, number=2, max_time_ns=SECOND_NS // 2)
@@ -283,7 +276,7 @@ def add_denied(stage: Stage) -> None:
         raise Failed(f"expected link.add to be refused with DENIED; came: {brief(answer)}")
 
 
-@section.must("LINK-5-04", "| `herald.report` | ends of the link | the station |", STATION)
+@section.must("LINK-5-04", "| `herald.report`, `herald.wait` | ends of the link | the station |", STATION)
 def stations_take_no_reports(stage: Stage) -> None:
     """A station does not take reports."""
     link = Link(stage)

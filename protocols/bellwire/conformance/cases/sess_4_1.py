@@ -122,17 +122,6 @@ def crossing(stage: Stage) -> None:
     broker.greet()
 
 
-@section.should(
-    "SESS-4.1-11", "the participant SHOULD send four more hellos, each when the one before is answered", ENDS
-)
-def five_hellos(stage: Stage) -> None:
-    """Five hellos come when a session with a new incarnation of the broker begins."""
-    stage.broker.leave()
-    broker = stage.again("broker")
-    for _ in range(5):
-        broker.expect("session.hello")
-
-
 @section.must("SESS-4.1-12", "The receiver answers with `session.welcome`", ON_THE_WIRE)
 def welcome_says(stage: Stage) -> None:
     """A welcome says the target's role, and answers the epoch that greeted."""

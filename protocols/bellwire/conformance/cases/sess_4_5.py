@@ -71,7 +71,7 @@ def told_apart(stage: Stage) -> None:
     link.primary.beats = True
     link.primary.greet()
     link.primary.leave()
-    stage.application.expect("link.expire", pair_id=link.pair_id)
+    stage.application.expect("link.expire", create_id=link.create_id)
 
 
 @section.must("SESS-8-01", "Texts, reasons and ids come from peers: they MUST be bounded", ON_THE_WIRE)

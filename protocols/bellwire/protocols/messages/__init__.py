@@ -14,18 +14,21 @@ from bellwire.protocols.messages.gate import (
     GateStatus,
     GateVariant,
 )
-from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport
+from bellwire.protocols.messages.herald import HeraldClose, HeraldOpen, HeraldReady, HeraldReport, HeraldWait
 from bellwire.protocols.messages.link import (
+    Delivered,
     LinkAccept,
     LinkAdd,
     LinkCreate,
     LinkCreated,
     LinkErr,
     LinkExpire,
+    LinkMeasured,
     LinkOk,
     RequestType,
+    Wanted,
 )
-from bellwire.protocols.messages.pair import PairConfirm, PairConfirmed, PairRelease
+from bellwire.protocols.messages.pair import PairCompared, PairConfirm, PairConfirmed, PairOutcome, PairRelease
 from bellwire.protocols.messages.program import ProgramResult, ProgramRun, Step
 from bellwire.protocols.messages.session import (
     SessionAck,
@@ -34,6 +37,18 @@ from bellwire.protocols.messages.session import (
     SessionHeartbeat,
     SessionHello,
     SessionWelcome,
+)
+from bellwire.protocols.messages.time import (
+    ClockState,
+    TimeAnnounce,
+    TimeDelayReq,
+    TimeDelayResp,
+    TimeFollowUp,
+    TimeGrant,
+    TimeLease,
+    TimeReport,
+    TimeStatus,
+    TimeSync,
 )
 
 SESSION_MESSAGES: tuple[type[Message], ...] = (
@@ -52,15 +67,19 @@ MESSAGES: tuple[type[Message], ...] = (
     LinkAdd,
     LinkAccept,
     LinkOk,
+    LinkMeasured,
     LinkErr,
     LinkExpire,
     HeraldOpen,
+    HeraldWait,
     HeraldClose,
     HeraldReady,
     HeraldReport,
     PairConfirm,
     PairConfirmed,
     PairRelease,
+    PairOutcome,
+    PairCompared,
     GateRequest,
     GateResult,
     GateOpen,
@@ -69,12 +88,23 @@ MESSAGES: tuple[type[Message], ...] = (
     GateDone,
     ProgramRun,
     ProgramResult,
+    TimeLease,
+    TimeGrant,
+    TimeAnnounce,
+    TimeSync,
+    TimeDelayReq,
+    TimeFollowUp,
+    TimeDelayResp,
+    TimeStatus,
+    TimeReport,
 )
 """Every message type of this version of the protocol."""
 
 __all__ = [
     "MESSAGES",
     "SESSION_MESSAGES",
+    "ClockState",
+    "Delivered",
     "GateDone",
     "GateKind",
     "GateOpen",
@@ -88,16 +118,20 @@ __all__ = [
     "HeraldOpen",
     "HeraldReady",
     "HeraldReport",
+    "HeraldWait",
     "LinkAccept",
     "LinkAdd",
     "LinkCreate",
     "LinkCreated",
     "LinkErr",
     "LinkExpire",
+    "LinkMeasured",
     "LinkOk",
     "Message",
+    "PairCompared",
     "PairConfirm",
     "PairConfirmed",
+    "PairOutcome",
     "PairRelease",
     "ProgramResult",
     "ProgramRun",
@@ -112,4 +146,14 @@ __all__ = [
     "SessionHello",
     "SessionWelcome",
     "Step",
+    "TimeAnnounce",
+    "TimeDelayReq",
+    "TimeDelayResp",
+    "TimeFollowUp",
+    "TimeGrant",
+    "TimeLease",
+    "TimeReport",
+    "TimeStatus",
+    "TimeSync",
+    "Wanted",
 ]

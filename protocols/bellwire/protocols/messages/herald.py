@@ -8,14 +8,28 @@ from msgspec import Meta
 
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.limits import MAX_ATTEMPTS_PER_WINDOW
-from bellwire.protocols.messages.base import Create, DurationNs, Link, Name, Reply, Request, Text, TimeNs, Window
+from bellwire.protocols.messages.base import (
+    Create,
+    DurationNs,
+    Link,
+    Name,
+    Natural,
+    Ratio,
+    Reply,
+    Request,
+    Text,
+    TimeNs,
+    Window,
+)
 from bellwire.protocols.messages.session import SessionAck
 
 Attempts = Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS_PER_WINDOW)]
 
 
 class HeraldReady(Reply, frozen=True, kw_only=True, tag="herald.ready"):
-    """The receiver's hardware has been told to arm for the window."""
+    """The receiver's hardware has been told to arm for the window; a station's that is shared, from `start_ns`."""
+
+    start_ns: TimeNs | None = None
 
 
 class HeraldOpen(Request, frozen=True, kw_only=True, tag="herald.open"):
@@ -30,6 +44,17 @@ class HeraldOpen(Request, frozen=True, kw_only=True, tag="herald.open"):
     start_ns: TimeNs
     attempts: Attempts
     timeout_ns: DurationNs
+    bright_ratio: Ratio | None = None
+
+
+class HeraldWait(Request, frozen=True, kw_only=True, tag="herald.wait"):
+    """The station's detectors are in use: the window waits for its turn, after `ahead` others."""
+
+    answered_by = (SessionAck,)
+
+    link_id: Link
+    window_id: Window
+    ahead: Natural
 
 
 class HeraldClose(Request, frozen=True, kw_only=True, tag="herald.close"):

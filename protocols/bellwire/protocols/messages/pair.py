@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bellwire.protocols.instructions import BellState
-from bellwire.protocols.messages.base import Create, Link, Natural, Pair, Reply, Request, Text, TimeNs
+from bellwire.protocols.messages.base import Bit, Create, Link, Natural, Pair, Reply, Request, Text, TimeNs
 from bellwire.protocols.messages.session import SessionAck
 
 
@@ -32,3 +32,19 @@ class PairRelease(Request, frozen=True, kw_only=True, tag="pair.release"):
     link_id: Link
     pair_id: Pair
     reason: Text = ""
+
+
+class PairCompared(Reply, frozen=True, kw_only=True, tag="pair.compared"):
+    """The outcome of the secondary end, in the same basis."""
+
+    outcome: Bit
+
+
+class PairOutcome(Request, frozen=True, kw_only=True, tag="pair.outcome"):
+    """The outcome of the primary end, of a pair that both measured for a test round."""
+
+    answered_by = (PairCompared,)
+
+    link_id: Link
+    pair_id: Pair
+    outcome: Bit

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from bellwire.protocols.errors import ErrorCode
-from bellwire.protocols.ids import NetworkTimeNs, NodeId
+from bellwire.protocols.ids import NodeId
 from bellwire.protocols.messages.base import (
     DurationNs,
     Message,
@@ -17,7 +17,6 @@ from bellwire.protocols.messages.base import (
     Request,
     Role,
     Text,
-    TimeNs,
 )
 
 Versions = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_535)], ...], Meta(min_length=1, max_length=16)]
@@ -41,13 +40,12 @@ class SessionError(Reply, frozen=True, kw_only=True, tag="session.error"):
 
 
 class SessionWelcome(Reply, frozen=True, kw_only=True, tag="session.welcome"):
-    """Answer to a hello: the version chosen, and the time on the answerer's view of the network's clock."""
+    """Answer to a hello: the version chosen."""
 
     version: Annotated[int, Meta(ge=1, le=65_535)]
     role: Role
     capabilities: Capabilities = ()
     heartbeat_ns: DurationNs
-    network_time_ns: TimeNs = NetworkTimeNs(0)
 
 
 class SessionHello(Request, frozen=True, kw_only=True, tag="session.hello"):
