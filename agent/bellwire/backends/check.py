@@ -80,7 +80,14 @@ class BackendCheck:
     """One backend under check: its sink, its qubits, and the batches that it was given."""
 
     def __init__(
-        self, backend: NodeBackend, link_id: LinkId | None, timeout_s: float, shots: int, error: float
+        self,
+        backend: NodeBackend,
+        link_id: LinkId | None,
+        timeout_s: float,
+        shots: int,
+        error: float,
+        *,
+        has_clock: bool | None,
     ) -> None:
         self.backend = backend
         self.sink = _Sink()
@@ -88,6 +95,8 @@ class BackendCheck:
         self.timeout_s = timeout_s
         self.shots = shots
         self.error = error
+        self.has_clock = has_clock
+        """Whether it has a clock that disciplines itself; `None` when that has to be found out."""
         self.qubits: tuple[tuple[QubitName, QubitKind], ...] = ()
         self.numbers = 0
         self.mark = new_epoch()

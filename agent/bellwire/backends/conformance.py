@@ -1,4 +1,4 @@
-"""Backends as targets of the conformance kit: the rules of the contract as cases of spec 2 §7, each on a backend made anew."""
+"""Backends as targets of the conformance kit: the rules of the contract as cases, each on a backend made anew."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bellwire.backends.check import BackendCheck, ContractViolation, RuleSkipped
-from bellwire.backends.contract import RULES_OF_ALL, RULES_OF_ENDS, Rule, check_names, close_frees
+from bellwire.backends.contract import RULES_OF_ALL, RULES_OF_CLOCKS, RULES_OF_ENDS, Rule, check_names, close_frees
 from bellwire.backends.interface import BackendContext, NodeBackend
 from bellwire.backends.registry import load_backend
 from bellwire.conformance.catalogue import BACKEND, Case, Level, Result, Verdict
@@ -50,6 +50,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     **dict(RULES_OF_ALL),
     "close-frees": _frees,
     "answered-once": _silent,
+    **dict(RULES_OF_CLOCKS),
 }
 _ENDS_ONLY: Final = frozenset(name for name, _ in RULES_OF_ENDS)
 
@@ -79,21 +80,20 @@ _CASES: Final = (
     ("19", "cancel-of-an-unknown-window-is-done", "Answered with `done`, also when there is no such window"),
     ("20", "close-frees", "A qubit is **held** from when it is initialised or armed until it is discarded."),
 )
+_CLAIMS: Final = "The same promise is asked of it as of an exchange: the claim MUST hold the true error."
+
+
+def _case(case_id: str, name: str, requirement: str) -> Case:
+    title = name.replace("-", " ").capitalize()
+    return Case(id=case_id, level=Level.MUST, requirement=requirement, roles=BACKEND, title=title, run=_RULES[name])
 
 
 class BackendRunner:
-    """Runs the cases of spec 2 §7 over an installed backend."""
+    """Runs the cases of spec 2 §7 and 4 §3.6 over an installed backend."""
 
-    cases: tuple[Case, ...] = tuple(
-        Case(
-            id=f"HARD-7-{number}",
-            level=Level.MUST,
-            requirement=requirement,
-            roles=BACKEND,
-            title=name.replace("-", " ").capitalize(),
-            run=_RULES[name],
-        )
-        for number, name, requirement in _CASES
+    cases: tuple[Case, ...] = (
+        *(_case(f"HARD-7-{number}", name, requirement) for number, name, requirement in _CASES),
+        _case("TIME-3.6-01", "clock-claims", _CLAIMS),
     )
 
     def __call__(
@@ -148,7 +148,7 @@ async def check_cases(
 
 async def _check(factory: Callable[[], NodeBackend], link: LinkId | None, case: Case, timeout_s: float) -> None:
     def check() -> BackendCheck:
-        return BackendCheck(factory(), link, timeout_s, SHOTS, ERROR_RATIO)
+        return BackendCheck(factory(), link, timeout_s, SHOTS, ERROR_RATIO, has_clock=None)
 
     rule = next(name for name, run in _RULES.items() if run is case.run)
     first = check()

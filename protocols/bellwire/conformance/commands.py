@@ -57,6 +57,12 @@ def conformance(
     scale: Annotated[
         float, typer.Option("--scale", min=0.1, max=1000.0, help="So many times longer times, for slow targets.")
     ] = 1.0,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            "--repeat", min=1, metavar="N", help="Run the cases so many times, each time over a target started anew."
+        ),
+    ] = 1,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page, with diagrams of what failed.")
@@ -96,11 +102,14 @@ def conformance(
     elif prepare:
         _prepare(profile, keys, target, scale)
     else:
-        results = (
-            _run_backend(backend, config, chosen, strict, json)
-            if profile is Role.BACKEND
-            else _run_wire(profile, chosen, _Options(keys, target, start, scale), strict, json)
-        )
+        options = _Options(keys, target, start, scale)
+        results: list[Result] = []
+        for _ in range(repeat):
+            results += (
+                _run_backend(backend, config, chosen, strict, json)
+                if profile is Role.BACKEND
+                else _run_wire(profile, chosen, options, strict, json)
+            )
         _finish(str(profile), results, junit, html, json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -12,8 +13,8 @@ from bellwire.conformance.lanes import ClientLane, Delivery, HubLane, Lane
 from bellwire.conformance.party import Party
 from bellwire.conformance.target import APPLICATION, BROKER, FAR, OTHER, PEER, STATION, Folder, Process
 from bellwire.conformance.timekeeper import Timekeeper
-from bellwire.conformance.watch import FRAMES, MAP, Watch
-from bellwire.conformance.wire import Arrow, Message, NoMessage, decode
+from bellwire.conformance.watch import FRAMES, KEYS, MAP, Watch
+from bellwire.conformance.wire import Arrow, KeyTwice, Message, NoMessage, decode
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Stage:
         self.watch = Watch()
         self.clock = Timekeeper()
         self.target_epoch = 0
+        self._sockets: list[socket.socket] = []
         self.trace: list[Arrow] = []
         self._parties: dict[str, Party] = {}
         self._began_s = time.monotonic()
@@ -147,7 +149,7 @@ class Stage:
             arrow.note = f"no message: {error}"
             self._draw(arrow)
             if ours:
-                self.watch.note(MAP, f"{error} to {delivery.receiver}")
+                self.watch.note(KEYS if isinstance(error, KeyTwice) else MAP, f"{error} to {delivery.receiver}")
             return
         self._draw(arrow)
         if ours:
@@ -218,9 +220,9 @@ class Stage:
 
     def is_sure(self, report: Message) -> bool:
         """Whether a `time.report` is of one who may take part in windows."""
-        unsure_ns = report["uncertainty_ns"]
-        known = report["state"] in ("locked", "holdover") and unsure_ns is not None
-        return known and unsure_ns <= self.times.guard_ms * 1e6
+        unsure_ns = report.get("uncertainty_ns")
+        known = report.get("state") in ("locked", "holdover")
+        return known and unsure_ns is not None and unsure_ns <= self.guard_ns
 
     def reported(self, wanted: Callable[[Message], bool], within_s: float | None = None) -> Message | None:
         """Ask the target again and again how its clock is, until the answer is as wanted; `None` when it never is."""
@@ -245,6 +247,13 @@ class Stage:
                 if isinstance(self.lane, ClientLane):
                     self.lane.disconnect(name)
         self._step(0.0)
+        while self._sockets:
+            self._sockets.pop().close()
+
+    def keep(self, opened: socket.socket) -> socket.socket:
+        """Close a socket of the present case when that ends."""
+        self._sockets.append(opened)
+        return opened
 
     def restart(self, number: int = signal.SIGKILL) -> None:
         """End the target's process and start it again.

@@ -44,9 +44,9 @@ class Timekeeper:
         """The network's time: the kit's own clock, without steps but for `jump`."""
         return time.monotonic_ns() + self._base_ns
 
-    def jump(self) -> None:
+    def jump(self, by_ns: int = HOUR_NS) -> None:
         """From now on the time is another one, which no target can believe to be that of before."""
-        self._base_ns += HOUR_NS
+        self._base_ns += by_ns
 
     def sequence(self) -> int:
         """The number of the next Sync: they grow."""

@@ -12,6 +12,7 @@ from bellwire.conformance.wire import Message, as_json, brief
 
 FRAMES = "CORE-2.3-01"
 MAP = "CORE-3.1-01"
+KEYS = "CORE-3.1-13"
 EVERY_FIELD = "CORE-3.1-02"
 BOUNDS = "CORE-3.1-03"
 TYPES = "CORE-3.5-09"

@@ -15,6 +15,10 @@ class NoMessage(ValueError):
     """Bytes that are no message (spec 1 §3.1)."""
 
 
+class KeyTwice(NoMessage):
+    """A map in which a key occurs twice."""
+
+
 @dataclass(kw_only=True)
 class Arrow:
     """One transmission as it was seen: who sent what to whom, and when, in seconds since the case began."""
@@ -49,7 +53,7 @@ def decode(data: bytes) -> Message:
         if not all(isinstance(key, str) for key in keys):
             raise NoMessage("a key is no string")
         if len(set(keys)) != len(keys):
-            raise NoMessage("a key occurs twice")
+            raise KeyTwice("a key occurs twice")
         return dict(items)
 
     try:

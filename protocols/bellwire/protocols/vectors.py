@@ -115,7 +115,11 @@ def _bad(name: str, data: bytes, why: str, code: str = "MALFORMED") -> dict[str,
 
 
 def _usual(field: inspect.Field) -> Any:
-    return _sample(field.type, great=False) if field.required else msgspec.to_builtins(field.default, builtin_types=(bytes,))
+    return (
+        _sample(field.type, great=False)
+        if field.required
+        else msgspec.to_builtins(field.default, builtin_types=(bytes,))
+    )
 
 
 def _sample(kind: inspect.Type, *, great: bool) -> Any:

@@ -85,13 +85,24 @@ class ClockBackend(IdealBackend):
 
     def submit(self, batch: Batch) -> None:
         if batch.number == 1:
-            now_ns = local_time_ns()
-            for number in range(4):
-                self.claim(self.made(now_ns - 4_000_000 + number * 1_000_000, number))
+            self.claim_all()
         super().submit(batch)
+
+    def claim_all(self) -> None:
+        now_ns = local_time_ns()
+        for number in range(4):
+            self.claim(self.made(now_ns - 4_000_000 + number * 1_000_000, number))
 
     def made(self, local_ns: int, number: int) -> ClockClaim:
         return ClockClaim(state=ClockState.LOCKED, local_ns=local_ns, offset_ns=7, uncertainty_ps=900, reading_ns=5)
+
+
+class ClockAtOnce(ClockBackend):
+    """Makes its claims as soon as it is connected."""
+
+    async def connect(self, sink: BackendSinkCapable) -> None:
+        await super().connect(sink)
+        self.claim_all()
 
 
 class ClaimsTheFuture(ClockBackend):
@@ -110,6 +121,10 @@ class ClaimsTooMuch(ClockBackend):
     def made(self, local_ns: int, number: int) -> ClockClaim:
         claim = super().made(local_ns, number)
         return dataclasses.replace(claim, offset_ns=claim.offset_ns + 1_000 * number)
+
+
+class LiesAtOnce(ClaimsTooMuch, ClockAtOnce):
+    """Does so as soon as it is connected."""
 
 
 class NeverLocks(ClockBackend):
@@ -234,6 +249,9 @@ class TwoOfOneName(IdealBackend):
         self.qubits = (*self.qubits, self.qubits[0])
 
 
+TIMELESS = [case for case in RUNNER.cases if not case.id.startswith("TIME-")]
+CLOCKS = [case for case in RUNNER.cases if case.id.startswith("TIME-")]
+
 SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (NeverConnects, "connects"),
     (AnswersTwice, "answered-once"),
@@ -307,12 +325,12 @@ async def test_check_backend_of_mere_mock_finds_no_physics() -> None:
 
 
 async def test_cases_of_the_kit_over_a_sound_backend_all_pass() -> None:
-    results = await check_cases(IdealBackend, LINK, RUNNER.cases)
+    results = await check_cases(IdealBackend, LINK, TIMELESS)
     assert {result.case.id: result.text for result in results if result.verdict is not Verdict.PASS} == {}
 
 
 async def test_cases_of_the_kit_over_a_station_skip_what_needs_qubits() -> None:
-    verdicts = {result.verdict for result in await check_cases(StationBackend, LINK, RUNNER.cases)}
+    verdicts = {result.verdict for result in await check_cases(StationBackend, LINK, TIMELESS)}
     assert verdicts == {Verdict.PASS, Verdict.SKIP}
 
 
@@ -321,6 +339,22 @@ async def test_cases_of_the_kit_over_a_spoilt_backend_name_the_rule(
     factory: Callable[[], MockBackend], rule: str
 ) -> None:
     told: list[Result] = []
-    results = await check_cases(factory, LINK, RUNNER.cases, False, told.append, timeout_s=0.2)
+    results = await check_cases(factory, LINK, TIMELESS, False, told.append, timeout_s=0.2)
     assert any(result.verdict is Verdict.FAIL and result.text.startswith(f"{rule}: ") for result in results)
     assert told == results
+
+
+@pytest.mark.parametrize(
+    ("factory", "verdict", "text"),
+    [
+        (ClockAtOnce, Verdict.PASS, ""),
+        (IdealBackend, Verdict.SKIP, "has no clock that disciplines itself"),
+        (LiesAtOnce, Verdict.FAIL, "clock-claims-agree: "),
+    ],
+)
+async def test_case_of_clocks_judges_a_backend_that_has_one(
+    factory: Callable[[], MockBackend], verdict: Verdict, text: str
+) -> None:
+    [result] = await check_cases(factory, LINK, CLOCKS, timeout_s=0.2)
+    assert result.verdict is verdict
+    assert result.text.startswith(text)

@@ -38,7 +38,7 @@ def malformed(stage: Stage, message: Message) -> None:
 
 @section.must("CORE-3.1-01", "A message is one MessagePack map with string keys.", ON_THE_WIRE, last=True)
 def maps(stage: Stage) -> None:
-    """Everything that the target sent was one map, with no key twice."""
+    """Everything that the target sent was one map."""
     judge(stage, "CORE-3.1-01")
 
 
@@ -155,6 +155,25 @@ def vectors(stage: Stage) -> None:
         known = vector["id"].startswith(("session.", "no-"))
         if answer["code"] != "MALFORMED" and (known or answer["code"] != "UNKNOWN_TYPE"):
             raise Failed(f"expected {vector['id']} ({vector['why']}) to be refused as MALFORMED; came: {brief(answer)}")
+
+
+@section.must("CORE-3.1-13", "A sender MUST NOT write a key twice", ON_THE_WIRE, last=True)
+def keys_once(stage: Stage) -> None:
+    """In nothing that the target sent does a key occur twice."""
+    judge(stage, "CORE-3.1-13")
+
+
+@section.must("CORE-3.1-14", "a receiver refuses such a map, or takes one of the values", ON_THE_WIRE)
+def key_twice(stage: Stage) -> None:
+    """A hello that names its heartbeat twice is welcomed or refused as MALFORMED, and the target goes on."""
+    application = stage.application
+    data = encode(hello(application))
+    more = bytes([data[0] + 1]) + data[1:] + encode({"heartbeat_ns": 7})[1:]
+    stage.throw(application, more, note="session.hello with heartbeat_ns twice")
+    answer = application.expect("session.welcome", "session.error")
+    if answer["type"] == "session.error" and answer["code"] != "MALFORMED":
+        raise Failed(f"expected session.welcome or MALFORMED; came: {brief(answer)}")
+    application.greet()
 
 
 @section.must("CORE-3.2-01", "0 is not a valid one in any message of a session.", ON_THE_WIRE, last=True)

@@ -19,7 +19,7 @@ from bellwire.conformance.plays import (
 )
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import APPLICATION, FAR, GOODNESS, LEAD, LINK, OTHER, PEER
-from bellwire.conformance.wire import brief
+from bellwire.conformance.wire import Message, brief
 
 section = Section()
 
@@ -75,6 +75,42 @@ def no_time(stage: Stage) -> None:
     if stage.reported(lambda report: not stage.is_sure(report)) is None:
         raise Failed("expected a target that is not sure of the time any more; it is")
     refused(stage, "UNSYNCED")
+
+
+@section.must("LINK-2.1-07", "| the fields of a readout do not fit together (§4.6) | `UNSUPP` |", NODE)
+def odd_readout(stage: Stage) -> None:
+    """A basis named twice, odds for other bases than there are, and a rotation without its basis are refused with UNSUPP."""
+    readout: Message
+    for readout in (
+        {"bases": ["x", "x"]},
+        {"bases": ["x", "z"], "weights": [1]},
+        {"bases": ["x", "z"], "weights": [0, 0]},
+        {"bases": ["z"], "rotation": [0.0, 0.0, 0.0]},
+        {"bases": ["rotated"]},
+    ):
+        for side in ("local", "remote"):
+            refused(stage, "UNSUPP", request_type="M", **{side: readout})
+
+
+@section.must("LINK-2.1-08", "| `atomic` with type M, which keeps no pairs | `UNSUPP` |", NODE)
+def atomic_measured(stage: Stage) -> None:
+    """An atomic CREATE of type M is refused with UNSUPP."""
+    refused(stage, "UNSUPP", request_type="M", atomic=True)
+
+
+@section.must("LINK-2.1-09", "| `atomic` for more pairs than this end has communication qubits | `UNSUPP` |", NODE)
+def atomic_too_many(stage: Stage) -> None:
+    """An atomic CREATE of two pairs at an end with one communication qubit is refused with UNSUPP, one of one pair is taken."""
+    refused(stage, "UNSUPP", atomic=True, number=2)
+    created(stage, atomic=True, number=1)
+
+
+@section.must("LINK-2.1-10", "| less time is left than the pairs take on average: `pair_time` for every so many", NODE)
+def too_little_time(stage: Stage) -> None:
+    """A CREATE with less time than its pairs take is refused with NOTIME, one with more is taken."""
+    pair_ns = round(stage.times.pair_time_ms * 1e6)
+    refused(stage, "NOTIME", number=100, max_time_ns=90 * pair_ns)
+    created(stage, number=10, max_time_ns=20 * pair_ns)
 
 
 @section.must("LINK-2.2-01", "or adds the request to its queue and answers with `link.accept`", NODE)
@@ -183,6 +219,46 @@ def no_application(stage: Stage) -> None:
     stage.application.never("link.ok", during_s=stage.patience_s / 8)
 
 
+@section.must("LINK-2.3-06", "for type M it measures its half at once (§4.6) and sends `link.measured`", NODE)
+def measured(stage: Stage) -> None:
+    """Of type M the originator tells its outcome and its basis, and has its qubit free for the next window."""
+    create_id, _, claim = offered(stage, request_type="M", number=2, local={"bases": ["y"]}, remote={"bases": ["x"]})
+    stage.party(FAR).reply(claim, "pair.confirmed")
+    wanted: Message = {"pair_id": claim["pair_id"], "basis": "y", "outcome": 0, "originator": True, "peer": FAR}
+    told(stage, create_id, wanted)
+    opened(stage, create_id)
+
+
+@section.must("LINK-2.3-07", "**Each end** sends OK to the application that the request names", NODE)
+def measured_at_secondary(stage: Stage) -> None:
+    """Of type M the secondary measures as `remote` says; nothing is left of the pair to expire."""
+    link = Link(stage)
+    accept(link.add(request_type="M", local={"bases": ["y"]}, remote={"bases": ["x"]}))
+    link.primary.ask("herald.open", **link.window())
+    link.report()
+    link.confirm()
+    wanted: Message = {"pair_id": link.pair_id, "basis": "x", "outcome": 0, "originator": False, "sequence_number": 41}
+    told(stage, link.create_id, wanted)
+    stage.application.never("link.expire", "link.ok", during_s=stage.seconds(stage.times.pair_lifetime_ms) * 1.2)
+
+
+def told(stage: Stage, create_id: str, wanted: Message) -> None:
+    """Wait for a `link.measured`, and check what it says."""
+    ok = stage.application.expect("link.measured", create_id=create_id)
+    stage.application.reply(ok, "session.ack")
+    if any(ok[name] != value for name, value in wanted.items()):
+        raise Failed(f"expected link.measured with {wanted}; came: {brief(ok, 400)}")
+
+
+@section.must("LINK-2.4-07", "| the other end refuses it with any other code | `OTHER` |", NODE)
+def err_of_other(stage: Stage) -> None:
+    """A request that the other end refuses with a code that says nothing to the application ends with OTHER."""
+    create_id = created(stage)
+    far = stage.party(FAR)
+    far.refuse(far.expect("link.add", create_id=create_id), "DENIED")
+    stage.application.expect("link.err", create_id=create_id, code="OTHER")
+
+
 @section.must("LINK-2.4-01", "| the other end refuses it with `UNSUPP`, `UNSYNCED`, `NOTIME`", NODE)
 def err_of_refusal(stage: Stage) -> None:
     """A request that the other end refuses ends with its code."""
@@ -259,6 +335,7 @@ def denied(stage: Stage) -> None:
     application = stage.application
     report = {"link_id": LINK, "window_id": link.window_id, "attempt": 1, "bell_state": "psi+"}
     application.refused("DENIED", "herald.report", **report)
+    application.refused("DENIED", "herald.wait", link_id=LINK, window_id=link.window_id, ahead=1)
     link.primary.refused("DENIED", "herald.report", **report)
     application.refused("DENIED", "herald.open", **link.window(window_id=link.new_window()))
     application.refused("DENIED", "herald.close", link_id=LINK, window_id=link.window_id, reason="")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bellwire.conformance.catalogue import NODE, Failed, Section
-from bellwire.conformance.plays import SECOND_NS, Link, led_pair, offered, opened
+from bellwire.conformance.plays import SECOND_NS, Link, accept, led_pair, offered, opened
 from bellwire.conformance.stage import Stage
-from bellwire.conformance.target import ATTEMPTS, FAR, LEAD, LINK, PEER
+from bellwire.conformance.target import ATTEMPTS, FAR, LEAD, LINK, PEER, STATION
 from bellwire.conformance.wire import brief
 
 section = Section()
@@ -236,3 +236,45 @@ def claimed(stage: Stage) -> None:
     }
     if any(claim[name] != value for name, value in wanted.items()):
         raise Failed(f"expected pair.confirm with {wanted}; came: {brief(claim)}")
+
+
+def tested(stage: Stage) -> Link:
+    """Bring the target to measure its half for a test round of the primary's."""
+    link = Link(stage, application="")
+    accept(
+        link.add(purpose_id=2, priority=7, number=1, request_type="M", local={"bases": ["x"]}, remote={"bases": ["x"]})
+    )
+    link.primary.ask("herald.open", **link.window())
+    link.report()
+    link.confirm()
+    return link
+
+
+@section.must("PAIR-4.7-01", "The secondary answers `pair.compared` as soon as it has measured too", NODE)
+def compared(stage: Stage) -> None:
+    """The primary's outcome is answered with the secondary's own."""
+    link = tested(stage)
+    answer = link.primary.ask("pair.outcome", link_id=LINK, pair_id=link.pair_id, outcome=1)
+    if answer["type"] != "pair.compared" or answer["outcome"] != 0:
+        raise Failed(f"expected pair.compared with the outcome 0; came: {brief(answer)}")
+
+
+@section.must("PAIR-4.7-02", "with `UNKNOWN_ID` when it has no such pair", NODE)
+def compared_nothing(stage: Stage) -> None:
+    """An outcome of a pair that never was is refused with UNKNOWN_ID, and one of a pair that is no test's."""
+    link = Link(stage)
+    link.primary.refused("UNKNOWN_ID", "pair.outcome", link_id=LINK, pair_id="never/1", outcome=0)
+    link.pair()
+    link.primary.refused("UNKNOWN_ID", "pair.outcome", link_id=LINK, pair_id=link.pair_id, outcome=0)
+
+
+@section.must("PAIR-5-01", "| `pair.confirm`, `pair.outcome` | the secondary | the primary |", NODE)
+def outcome_denied(stage: Stage) -> None:
+    """Nobody but the primary is told the outcome of a test."""
+    link = tested(stage)
+    stage.application.greet()
+    for party in (stage.party(STATION), stage.application):
+        party.refused("DENIED", "pair.outcome", link_id=LINK, pair_id=link.pair_id, outcome=0)
+    far = stage.party(FAR)
+    far.greet()
+    far.refused("DENIED", "pair.outcome", link_id=LEAD, pair_id=link.pair_id, outcome=0)
