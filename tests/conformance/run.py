@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -85,7 +86,10 @@ def judge(fault: Fault, whole: bool = False) -> Verdict:
         root = Path(folder)
         environment = copied(root)
         fault.apply(root)
-        told = check(fault.role, () if whole else fault.cases, environment=environment)
+        try:
+            told = check(fault.role, () if whole else fault.cases, environment=environment)
+        except RuntimeError as error:  # A target that does not get as far as any case.
+            told = {"cases": [{"id": str(error), "verdict": "fail"}]}
     failed = tuple(case["id"] for case in told["cases"] if case["verdict"] == "fail")
     caught = set(fault.cases) <= set(failed)
     return Verdict(name=fault.name, failed=failed, caught=caught, seconds=time.monotonic() - began_s)
@@ -116,7 +120,8 @@ def main() -> int:
         wrong += [case["id"] for case in check(role, cases)["cases"] if case["verdict"] == "fail"] if cases else []
     table = Table("fault", "what it breaks", "target", "caught by", "seconds")
     for fault, verdict in zip(faults, verdicts, strict=True):
-        caught = ", ".join(verdict.failed) if verdict.caught else "[bold red]MISSED[/]"
+        caught = ", ".join(map(escape, verdict.failed))
+        caught = caught if verdict.caught else f"[bold red]MISSED[/] {caught}"
         table.add_row(fault.name, fault.says, fault.role, caught, f"{verdict.seconds:.0f}")
     console.print(table)
     missed = sum(not verdict.caught for verdict in verdicts)

@@ -39,20 +39,31 @@ def served(stage: Stage, claim: Message, application: Party) -> None:
 
 def next_for(stage: Stage, create_id: str) -> tuple[Message, Message]:
     """See that the next window is for a request."""
-    at_far = stage.party(FAR).expect("herald.open")
+    at_far, at_station = opened_next(stage)
     if at_far["create_id"] != create_id:
         raise Failed(f"expected the next window for {create_id}; came: {brief(at_far)}")
+    return at_far, at_station
+
+
+def opened_next(stage: Stage) -> tuple[Message, Message]:
+    """The window that the target opens next, whomever it is for: at the far end and at the station."""
+    at_far = stage.party(FAR).expect("herald.open")
     return at_far, stage.party(MIDPOINT).expect("herald.open", window_id=at_far["window_id"])
 
 
 @section.must("HRLD-3.1-12", "Within a priority, applications take turns: the next window is for the application", NODE)
 def turns(stage: Stage) -> None:
-    """An application with many requests does not keep another one waiting for more than one pair."""
+    """An application that asks for many pairs is given no more than one of them before another one's."""
     _, _, claim = offered(stage, number=5)
     other = stage.party(OTHER)
     waiting = queued(stage, other)
     served(stage, claim, stage.party(APPLICATION))
-    next_for(stage, waiting)
+    window = opened_next(stage)
+    if window[0]["create_id"] != waiting:
+        ready(stage, *window)
+        reported(stage, window[0]["window_id"])
+        served(stage, stage.party(FAR).expect("pair.confirm"), stage.party(APPLICATION))
+        next_for(stage, waiting)
 
 
 @section.must(

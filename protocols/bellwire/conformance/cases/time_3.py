@@ -106,8 +106,12 @@ def only_once(stage: Stage) -> None:
     second = party.expect("time.sync", exchange=1)
     for number in (first["sequence"], second["sequence"] + 1, max(1, first["sequence"] - 1)):
         party.send("time.delay_req", sequence=number)
-    party.never("time.follow_up", "time.delay_resp", fresh=False, during_s=stage.patience_s / 5)
+    party.never("time.follow_up", "time.delay_resp", fresh=False, during_s=stage.patience_s / 10)
     follower.answer(second)
+    third = party.expect("time.sync", exchange=2)
+    follower.answer(third)
+    party.send("time.delay_req", sequence=third["sequence"])
+    party.never("time.follow_up", "time.delay_resp", fresh=False, during_s=stage.patience_s / 10)
 
 
 # What they prove.
