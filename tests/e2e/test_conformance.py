@@ -106,6 +106,13 @@ def test_list_and_dry_run_run_nothing(capsys: pytest.CaptureFixture[str]) -> Non
     assert " 0 missing" in " ".join(capsys.readouterr().out.split())
 
 
+def test_cases_are_repeated_each_time_over_another_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance("--backend", "mock", "--repeat", "3", "--json", "HARD-7-07", "HARD-7-14") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [case["id"] for case in told["cases"]] == ["HARD-7-07", "HARD-7-14"] * 3
+    assert told["counts"]["pass"] == 6
+
+
 def test_backend_without_physics_fails_what_it_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert conformance("--backend", "mock", "--json") == FAILED
     verdicts = {case["id"]: case["verdict"] for case in json.loads(capsys.readouterr().out)["cases"]}
