@@ -1,10 +1,11 @@
-"""2 §3.1 and §3.6: turns, of requests at the primary and of windows at a station's detectors."""
+"""2 §3.1 and §3.6: when windows are opened, and turns: of requests at the primary, of windows at a station's detectors."""
 
 from __future__ import annotations
 
 from bellwire.conformance.catalogue import NODE, STATION, Failed, Section
+from bellwire.conformance.clocks import jumped
 from bellwire.conformance.party import Party
-from bellwire.conformance.plays import SECOND_NS, Link, created, led_pair, offered, opened, ready, reported
+from bellwire.conformance.plays import SECOND_NS, Link, created, lead, led_pair, offered, opened, ready, reported
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import APPLICATION, DARK, FAR, LEAD, LINK, OTHER
 from bellwire.conformance.target import STATION as MIDPOINT
@@ -49,6 +50,43 @@ def opened_next(stage: Stage) -> tuple[Message, Message]:
     """The window that the target opens next, whomever it is for: at the far end and at the station."""
     at_far = stage.party(FAR).expect("herald.open")
     return at_far, stage.party(MIDPOINT).expect("herald.open", window_id=at_far["window_id"])
+
+
+@section.must(
+    "HRLD-3.1-10", "The primary opens no window while it is not sure enough of the network's time itself.", NODE
+)
+def unsure(stage: Stage) -> None:
+    """A primary that is not sure of the time opens no window; the request's end says who was unsure."""
+    create_id = created(stage, max_time_ns=round(stage.patience_s * 1e9))
+    far = stage.party(FAR)
+    added = far.expect("link.add", create_id=create_id)
+    jumped(stage, widen_ns=2 * stage.guard_ns, by_ns=-round(stage.patience_s * 0.5e9))
+    far.reply(added, "link.accept")
+    told = stage.application.expect("link.err", within_s=3 * stage.patience_s, create_id=create_id, code="TIMEOUT")
+    if far.maybe("herald.open", within_s=0.0) is not None or stage.target not in told["text"]:
+        raise Failed(f"expected no window, and an end that names {stage.target}; came: {brief(told, 400)}")
+
+
+@section.must(
+    "HRLD-3.1-11", "When it, or one of the two with `UNSYNCED`, is not, it tries again after `retry` (1 §4.5)", NODE
+)
+def other_unsure(stage: Stage) -> None:
+    """A window that the station refuses with UNSYNCED is tried again; the request's end says who was unsure."""
+    create_id, at_far, at_station = lead(stage, max_time_ns=round(stage.patience_s * 0.5e9))
+    far, station = stage.party(FAR), stage.party(MIDPOINT)
+    far.reply(at_far, "herald.ready")
+    why = "kit-station is off by 7 ns"
+    station.refuse(at_station, "UNSYNCED", text=why)
+    again, at_station = opened(stage, create_id)
+    if again["window_id"] == at_far["window_id"]:
+        raise Failed(f"expected another window; came: {brief(again)}")
+    station.refuse(at_station, "UNSYNCED", text=why)
+    station.answers["herald.open"] = lambda asked: station.message(
+        "session.error", request_id=asked["request_id"], code="UNSYNCED", text=why, rule="", peer=""
+    )
+    told = stage.application.expect("link.err", within_s=3 * stage.patience_s, create_id=create_id, code="TIMEOUT")
+    if why not in told["text"]:
+        raise Failed(f"expected an end that says who was unsure; came: {brief(told, 400)}")
 
 
 @section.must("HRLD-3.1-12", "Within a priority, applications take turns: the next window is for the application", NODE)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from bellwire.conformance import spec
 from bellwire.conformance.catalogue import BROKER, ENDS, NODE, Failed, Section, Skipped
 from bellwire.conformance.clocks import Follower, SidePath, Source, is_station, jumped, refused_unsure, wrong_datagrams
-from bellwire.conformance.plays import SECOND_NS, Link, create, created, lead, opened
+from bellwire.conformance.plays import SECOND_NS, Link, create
 from bellwire.conformance.stage import Stage
-from bellwire.conformance.target import FAR
-from bellwire.conformance.target import STATION as MIDPOINT
 from bellwire.conformance.wire import Message, brief
 
 section = Section()
@@ -297,45 +295,3 @@ def new_key(stage: Stage) -> None:
         raise Failed("expected two keys of 32 octets each")
     path.send(path.seal(None), first["path_port"])
     path.never("time.sync", stage.patience_s / 10)
-
-
-# What the primary does about it.
-
-
-@section.must("TIME-3.4-03", "If not, it refuses requests and windows with `UNSYNCED`", NODE)
-def nothing_opened(stage: Stage) -> None:
-    """A primary that is not sure of the time opens no window; the request's end says who was unsure."""
-    create_id = created(stage, max_time_ns=round(stage.patience_s * 1e9))
-    far = stage.party(FAR)
-    added = far.expect("link.add", create_id=create_id)
-    jumped(stage, widen_ns=2 * stage.guard_ns, by_ns=-round(stage.patience_s * 0.5e9))
-    far.reply(added, "link.accept")
-    told = stage.application.expect("link.err", within_s=3 * stage.patience_s, create_id=create_id, code="TIMEOUT")
-    if far.maybe("herald.open", within_s=0.0) is not None or stage.target not in told["text"]:
-        raise Failed(f"expected no window, and an end that names {stage.target}; came: {brief(told, 400)}")
-
-
-@section.must("TIME-3.4-04", "that has its name and its uncertainty", NODE)
-def other_unsure(stage: Stage) -> None:
-    """A window that the station refuses with UNSYNCED is tried again; the request's end says who was unsure."""
-    create_id, at_far, at_station = lead(stage, max_time_ns=round(stage.patience_s * 0.5e9))
-    station = stage.party(MIDPOINT)
-    stage.party(FAR).reply(at_far, "herald.ready")
-    station.refuse(at_station, "UNSYNCED", text="kit-station is off by 7 ns")
-    again = opened(stage, create_id)
-    if again[0]["window_id"] == at_far["window_id"]:
-        raise Failed(f"expected another window; came: {brief(again[0])}")
-    for answer in (station.answers, stage.party(FAR).answers):
-        answer.clear()
-    station.answers["herald.open"] = lambda asked: station.message(
-        "session.error",
-        request_id=asked["request_id"],
-        code="UNSYNCED",
-        text="kit-station is off by 7 ns",
-        rule="",
-        peer="",
-    )
-    station.refuse(again[1], "UNSYNCED", text="kit-station is off by 7 ns")
-    told = stage.application.expect("link.err", within_s=3 * stage.patience_s, create_id=create_id, code="TIMEOUT")
-    if "kit-station is off by 7 ns" not in told["text"]:
-        raise Failed(f"expected an end that says who was unsure; came: {brief(told, 400)}")
