@@ -10,9 +10,8 @@ import time
 from typing import Any, Final
 
 from bellwire.conformance.catalogue import Failed, Role
-from bellwire.conformance.party import Party
 from bellwire.conformance.stage import Stage
-from bellwire.conformance.target import BROKER
+from bellwire.conformance.target import BROKER, PEER
 from bellwire.conformance.timekeeper import NO_PATH, OWN_CLOCK
 from bellwire.conformance.wire import Message, NoMessage, brief, decode, encode
 
@@ -216,13 +215,13 @@ class Source:
 
 
 class Follower:
-    """A participant that takes time from the target, one message at a time."""
+    """An agent that takes time from the target, one message at a time."""
 
-    def __init__(self, stage: Stage, party: Party, **lease: Any) -> None:
+    def __init__(self, stage: Stage, **lease: Any) -> None:
         self.stage = stage
-        self.party = party
-        if not party.up:
-            party.greet()
+        self.party = stage.party(PEER)
+        if not self.party.up:
+            self.party.greet()
         self.grant: Message = {}
         self.lease(**lease)
 

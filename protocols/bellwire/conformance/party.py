@@ -73,6 +73,7 @@ class Party:
             "role": self.role,
             "capabilities": [],
             "heartbeat_ns": beat_ns,
+            "endpoints": [],
             "peer_epoch": 0,
         }
         return self.send("session.hello", **(known | fields))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from bellwire.conformance.catalogue import Failed, Skipped
+from bellwire.conformance.catalogue import Failed, Role, Skipped
 from bellwire.conformance.lanes import ClientLane, Delivery, HubLane, Lane
 from bellwire.conformance.party import Party
 from bellwire.conformance.target import APPLICATION, BROKER, FAR, OTHER, PEER, STATION, Folder, Process
@@ -26,6 +26,12 @@ ROLES: Final = {
     APPLICATION: "application",
     OTHER: "application",
 }
+OWN_RATE_PER_S: Final = 1_000
+"""What a broker takes from one participant for itself (spec 1 §2.7)."""
+
+TURN_S: Final = 0.1
+"""Rates may be held by counting within stretches of this length."""
+
 _TICK_S: Final = 0.02
 _MOST_ARROWS: Final = 400
 
@@ -87,6 +93,11 @@ class Stage:
     def guard_ns(self) -> int:
         """How far off the network's time the target may be for its links."""
         return round(self.times.guard_ms * 1e6)
+
+    @property
+    def at_once(self) -> int:
+        """How many messages for itself a broker surely takes in one turn, half of what it may; 0 for any number."""
+        return round(OWN_RATE_PER_S * TURN_S / 2) if self.folder.role is Role.BROKER else 0
 
     def seconds(self, milliseconds: float) -> float:
         """Seconds, as waits take them, of a time that a target is configured with."""

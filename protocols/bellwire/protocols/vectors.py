@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect
 
+from bellwire.protocols.ids import ENDPOINT_PATTERN
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES
 from bellwire.protocols.messages import MESSAGES, Message
 from bellwire.protocols.schemas import DIALECT, tag
@@ -132,19 +133,33 @@ def _sample(kind: inspect.Type, *, great: bool) -> Any:
     if isinstance(kind, inspect.FloatType):
         return (1.0 if kind.le is None else float(kind.le)) if great else float(kind.ge or 0)
     if isinstance(kind, inspect.StrType):
-        letters = "ab-1" if kind.pattern else "é –1"
-        return (letters * 300)[: kind.max_length] if great else "a" if (kind.min_length or kind.pattern) else ""
+        return _text(kind, great=great)
     if isinstance(kind, inspect.EnumType):
         values = [str(member.value) for member in kind.cls]
         return values[-1] if great else values[0]
     if isinstance(kind, inspect.BytesType):
-        return b"\xff" * (kind.max_length or 0) if great else b""
+        return b"\xff" * (kind.max_length or 0) if great else bytes(kind.min_length or 0)
     if isinstance(kind, inspect.VarTupleType):
         number = min(kind.max_length or 1, 3) if great else kind.min_length or 0
         return [_sample(kind.item_type, great=great)] * number
     if isinstance(kind, inspect.StructType):
         return {field.encode_name: _sample(field.type, great=great) for field in kind.fields}
     return great
+
+
+def _text(kind: inspect.StrType, *, great: bool) -> str:
+    most = kind.max_length or 0
+    if kind.pattern == ENDPOINT_PATTERN:
+        return f"tcp://{'h' * (most - 12)}:65535" if great else "tcp://h:1"
+    letters = "ab-1" if kind.pattern else "é –1"
+    return (letters * most)[:most] if great else "a" if (kind.min_length or kind.pattern) else ""
+
+
+def _short(kind: inspect.Type) -> Any:
+    """As the least `_sample`, without what has a default: many of them fit into one message."""
+    if not isinstance(kind, inspect.StructType):
+        return _sample(kind, great=False)
+    return {field.encode_name: _sample(field.type, great=False) for field in kind.fields if field.required}
 
 
 def _wrongs(kind: inspect.Type) -> Iterator[tuple[Any, str]]:
@@ -167,12 +182,16 @@ def _wrongs(kind: inspect.Type) -> Iterator[tuple[Any, str]]:
             yield "a\n", "a line feed in a name"
     if isinstance(kind, inspect.BytesType):
         yield bytes((kind.max_length or 0) + 1), f"longer than {kind.max_length} octets"
+        if kind.min_length:
+            yield bytes(kind.min_length - 1), f"shorter than {kind.min_length} octets"
     if isinstance(kind, inspect.VarTupleType):
-        usual = _sample(kind.item_type, great=False)
+        usual = _short(kind.item_type)
         yield [usual] * ((kind.max_length or 0) + 1), f"more than {kind.max_length} items"
         if kind.min_length:
             yield [], f"fewer than {kind.min_length} items"
         yield [*([usual] if kind.min_length else []), [[]]], "an item of another type"
+        if isinstance(kind.item_type, inspect.StrType) and kind.item_type.pattern:
+            yield ["a b"], "a space in an item"
 
 
 def _name(kind: inspect.Type) -> str:

@@ -178,7 +178,7 @@ def seen(*messages: dict[str, Any]) -> Watch:
 
 def hello(**fields: Any) -> dict[str, Any]:
     known = {"type": "session.hello", "epoch": 1, "peer_epoch": 0, "cause_id": "", "request_id": 1, "versions": [1]}
-    return known | {"role": "agent", "capabilities": [], "heartbeat_ns": 1} | fields
+    return known | {"role": "agent", "capabilities": [], "heartbeat_ns": 1, "endpoints": []} | fields
 
 
 def test_watch_of_sound_messages_notes_nothing() -> None:

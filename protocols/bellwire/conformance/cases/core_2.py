@@ -85,7 +85,7 @@ def judge(stage: Stage, case_id: str) -> None:
 def other_frames(stage: Stage) -> None:
     """A hello with a third frame behind it is not answered, nor a name alone; the next one is."""
     application = stage.application
-    hello = application.message("session.hello", versions=[1], role="application", heartbeat_ns=10**9, capabilities=[])
+    hello = application.message("session.hello", versions=[1], role="application", heartbeat_ns=10**9)
     stage.throw(application, encode(hello), b"more", note="a hello and a third frame")
     stage.throw(application, note="a name alone")
     answered = application.greet()

@@ -10,7 +10,7 @@ from bellwire.conformance.cases.core_2 import judge
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Section
 from bellwire.conformance.party import Party
 from bellwire.conformance.plays import Link, create
-from bellwire.conformance.stage import Stage
+from bellwire.conformance.stage import TURN_S, Stage
 from bellwire.conformance.target import STATION
 from bellwire.conformance.wire import Message, brief, encode
 
@@ -24,7 +24,8 @@ REFUSE = (
 
 def hello(party: Party, **fields: Any) -> Message:
     """A hello that is right but for `fields`."""
-    known = {"versions": [1], "role": "application", "capabilities": [], "heartbeat_ns": 10**9, "peer_epoch": 0}
+    known = {"versions": [1], "role": "application", "heartbeat_ns": 10**9, "peer_epoch": 0}
+    known |= {"capabilities": [], "endpoints": []}
     return party.message("session.hello", **(known | fields))
 
 
@@ -68,7 +69,7 @@ def defaults(stage: Stage) -> None:
     """A hello without the fields that have a default is answered."""
     application = stage.application
     sent = hello(application)
-    for name in ("capabilities", "cause_id", "peer_epoch"):
+    for name in ("capabilities", "endpoints", "cause_id", "peer_epoch"):
         del sent[name]
     application.put(sent)
     application.expect("session.welcome", request_id=sent["request_id"])
@@ -149,7 +150,9 @@ def vectors(stage: Stage) -> None:
         for vector in json.loads(path.read_text(encoding="utf-8"))["vectors"]
         if vector.get("refuse") == "MALFORMED" and not vector["id"].startswith("session.error/")
     ]
-    for vector in found:
+    for number, vector in enumerate(found, 1):
+        if stage.at_once and not number % stage.at_once:
+            stage.pause(TURN_S)
         stage.throw(application, bytes.fromhex(vector["hex"]), note=vector["id"])
         answer = application.expect("session.error", fresh=False)
         known = vector["id"].startswith(("session.", "no-"))

@@ -255,17 +255,18 @@ def err_of_other(stage: Stage) -> None:
     """A request that the other end refuses with a code that says nothing to the application ends with OTHER."""
     create_id = created(stage)
     far = stage.party(FAR)
-    far.refuse(far.expect("link.add", create_id=create_id), "DENIED")
+    far.refuse(far.expect("link.add", create_id=create_id), "UNKNOWN_ID")
     stage.application.expect("link.err", create_id=create_id, code="OTHER")
 
 
-@section.must("LINK-2.4-01", "| the other end refuses it with `UNSUPP`, `UNSYNCED`, `NOTIME`", NODE)
+@section.must("LINK-2.4-01", "| the other end refuses it with `DENIED`, `UNSUPP`, `UNSYNCED`, `NOTIME`", NODE)
 def err_of_refusal(stage: Stage) -> None:
     """A request that the other end refuses ends with its code."""
-    create_id = created(stage)
     far = stage.party(FAR)
-    far.refuse(far.expect("link.add", create_id=create_id), "NOTIME")
-    stage.application.expect("link.err", create_id=create_id, code="NOTIME")
+    for code in ("DENIED", "NOTIME"):
+        create_id = created(stage)
+        far.refuse(far.expect("link.add", create_id=create_id), code)
+        stage.application.expect("link.err", create_id=create_id, code=code)
 
 
 @section.must("LINK-2.4-02", "| its deadline comes | `TIMEOUT` |", NODE)

@@ -87,7 +87,7 @@ def hello_repeated(stage: Stage) -> None:
     stage.meet()
 
 
-@section.must("SESS-4.1-08", "A welcome with a version that was not offered is refused with `VERSION`.", ENDS)
+@section.must("SESS-4.1-08", "A welcome with a version that was not offered is refused with `VERSION`", ENDS)
 def version_not_offered(stage: Stage) -> None:
     """A welcome of version 77 is refused with VERSION, and opens nothing."""
     lost_broker(stage)
@@ -149,9 +149,9 @@ def renewal_sends_again(stage: Stage) -> None:
 
 @section.must("SESS-4.1-15", "A hello to a session that is UP already renews it: it is answered", ON_THE_WIRE)
 def many_hellos(stage: Stage) -> None:
-    """Under load: of a thousand hellos at once, each is answered."""
+    """Under load: of a thousand hellos at once, or of half of what a broker takes (1 §2.7), each is answered."""
     application = stage.application
-    numbers = {application.hello()["request_id"] for _ in range(1_000)}
+    numbers = {application.hello()["request_id"] for _ in range(stage.at_once or 1_000)}
     while numbers:
         numbers.discard(application.expect("session.welcome", within_s=5 * stage.patience_s)["request_id"])
 
@@ -167,7 +167,7 @@ def hello_says(stage: Stage) -> None:
         )
 
 
-@section.must("SESS-5.1-01", "None is defined in version 1; unknown ones MUST be ignored.", ON_THE_WIRE)
+@section.must("SESS-5.1-01", "unknown ones MUST be ignored.", ON_THE_WIRE)
 def capabilities(stage: Stage) -> None:
     """A hello with abilities that nobody knows is answered."""
     stage.application.greet(capabilities=["flight", "x-ray.1"])

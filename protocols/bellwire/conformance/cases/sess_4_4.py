@@ -5,9 +5,10 @@ from __future__ import annotations
 from bellwire.conformance import spec
 from bellwire.conformance.cases.core_2 import judge
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Role, Section
-from bellwire.conformance.plays import Link, asked_by_target, created, taken_by_target
+from bellwire.conformance.plays import SECOND_NS, Link, asked_by_target, created, taken_by_target
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import FAR, LINK, OTHER, PEER
+from bellwire.conformance.timekeeper import NO_PATH
 from bellwire.conformance.wire import brief
 
 section = Section()
@@ -90,9 +91,9 @@ def reply_of_another(stage: Stage) -> None:
     ENDS,
 )
 def wrong_reply(stage: Stage) -> None:
-    """A `gate.ready` in answer to another request is refused with PROTOCOL, and ends the request."""
+    """A `time.grant` in answer to another request is refused with PROTOCOL, and ends the request."""
     party, request = asked_by_target(stage)
-    party.reply(request, "gate.ready")
+    party.reply(request, "time.grant", lease_ns=SECOND_NS, **NO_PATH)
     party.expect("session.error", code="PROTOCOL", request_id=0)
     party.inbox.clear()
     party.never(request["type"], fresh=False, during_s=stage.patience_s / 4, request_id=request["request_id"])

@@ -16,10 +16,9 @@ section = Section()
 def told_once(stage: Stage) -> None:
     """A Sync that is not answered, and the answer to one that is, come once."""
     if stage.folder.role == "broker":
-        application = stage.application
-        Follower(stage, application, interval_ns=10_000_000_000, exchanges=2)
-        sync = application.expect("time.sync")
-        application.never("time.sync", fresh=False, during_s=stage.patience_s / 4, sequence=sync["sequence"])
+        party = Follower(stage, interval_ns=10_000_000_000, exchanges=2).party
+        sync = party.expect("time.sync")
+        party.never("time.sync", fresh=False, during_s=stage.patience_s / 4, sequence=sync["sequence"])
         return
     source = Source(stage)
     number, _ = source.sync(0)
@@ -110,7 +109,7 @@ def renewed(stage: Stage) -> None:
 )
 def burst(stage: Stage) -> None:
     """A source announces itself and exchanges as often as was asked, for as long as the lease lasts."""
-    follower = Follower(stage, stage.application)
+    follower = Follower(stage)
     for _ in range(2):
         announced = follower.party.expect("time.announce")
         if (announced["clock_class"], announced["grandmaster"], announced["steps_removed"]) != (13, HUB, 0):
@@ -123,9 +122,8 @@ def burst(stage: Stage) -> None:
 @section.must("TIME-2.3-03", "It ends with its time, or with the session.", BROKER)
 def lease_ends(stage: Stage) -> None:
     """A lease that is over brings no burst more, and no answer."""
-    party = stage.application
     lease_s = stage.patience_s / 5
-    Follower(stage, party, lease_ns=round(lease_s * 1e9))
+    party = Follower(stage, lease_ns=round(lease_s * 1e9)).party
     party.expect("time.announce")
     stage.pause(lease_s + stage.patience_s / 10)
     syncs = [message for _, _, message in party.inbox if message["type"] == "time.sync"]
@@ -137,7 +135,7 @@ def lease_ends(stage: Stage) -> None:
 @section.must("TIME-2.3-04", "A lease takes the place of the one before", BROKER)
 def lease_replaced(stage: Stage) -> None:
     """A slower lease in the place of a fast one brings one announcement, and none of the fast one's."""
-    follower = Follower(stage, stage.application, interval_ns=20_000_000)
+    follower = Follower(stage, interval_ns=20_000_000)
     follower.party.expect("time.announce")
     follower.lease(interval_ns=10_000_000_000, exchanges=0)
     stage.pause(stage.patience_s / 20)
@@ -148,7 +146,7 @@ def lease_replaced(stage: Stage) -> None:
 @section.must("TIME-2.3-05", "An exchange whose message is lost ends the burst.", BROKER)
 def burst_ends(stage: Stage) -> None:
     """After a Sync that is not answered there is none before the next burst."""
-    follower = Follower(stage, stage.application, interval_ns=10_000_000_000)
+    follower = Follower(stage, interval_ns=10_000_000_000)
     follower.party.expect("time.sync", exchange=0)
     follower.party.never("time.sync", during_s=stage.patience_s / 5)
 
@@ -172,8 +170,8 @@ def status(stage: Stage) -> None:
 @section.must("TIME-4.9-01", "Who holds leases of it.", BROKER)
 def followers(stage: Stage) -> None:
     """A source names those who hold leases, and nobody else."""
-    application = stage.application
-    Follower(stage, application, exchanges=0, interval_ns=10_000_000_000)
-    report = application.ask("time.status")
-    if report["followers"] != [application.name]:
-        raise Failed(f"expected the followers {[application.name]}; came: {brief(report, 400)}")
+    follower = Follower(stage, exchanges=0, interval_ns=10_000_000_000).party
+    stage.application.greet()
+    report = stage.application.ask("time.status")
+    if report["followers"] != [follower.name]:
+        raise Failed(f"expected the followers {[follower.name]}; came: {brief(report, 400)}")

@@ -64,7 +64,7 @@ def first_exchange(stage: Stage) -> None:
 @section.must("TIME-3.1-04", "The next `time.sync` of the burst goes before those two", BROKER)
 def sync_first(stage: Stage) -> None:
     """A source's next Sync comes before its answers to the last Delay_Req."""
-    follower = Follower(stage, stage.application, interval_ns=10 * SECOND_NS)
+    follower = Follower(stage, interval_ns=10 * SECOND_NS)
     party = follower.party
     party.send("time.delay_req", sequence=party.expect("time.sync", exchange=0)["sequence"])
     kinds = ("time.sync", "time.follow_up", "time.delay_resp")
@@ -81,7 +81,7 @@ def sync_first(stage: Stage) -> None:
 )
 def noted(stage: Stage) -> None:
     """An exchange lasts no less for the source than the follower kept it waiting."""
-    follower = Follower(stage, stage.application, exchanges=6, interval_ns=10 * SECOND_NS)
+    follower = Follower(stage, exchanges=6, interval_ns=10 * SECOND_NS)
     for exchange in range(6):
         sync = follower.party.expect("time.sync", exchange=exchange)
         kept_ns, follow_up, delay_resp = follower.answer(sync, after_s=stage.patience_s / 100)
@@ -97,7 +97,7 @@ def noted(stage: Stage) -> None:
 )
 def only_once(stage: Stage) -> None:
     """A Delay_Req that comes twice, one of an earlier Sync and one of none are answered no more."""
-    follower = Follower(stage, stage.application, interval_ns=10 * SECOND_NS)
+    follower = Follower(stage, interval_ns=10 * SECOND_NS)
     party = follower.party
     first = party.expect("time.sync", exchange=0)
     follower.answer(first)
@@ -236,7 +236,7 @@ def wrong_syncs(stage: Stage) -> None:
 @section.must("TIME-3.5-04", DROPPED, BROKER)
 def wrong_requests(stage: Stage) -> None:
     """Whoever has not the key cannot have bursts sent to it, nor answers: wrong datagrams are dropped."""
-    follower = Follower(stage, stage.application)
+    follower = Follower(stage)
     path, port = follower.path(), follower.grant["path_port"]
     most = spec.limits()["MAX_DATAGRAM_BYTES"]
     message = follower.party.message("time.delay_req", sequence=1)
@@ -260,7 +260,7 @@ def wrong_requests(stage: Stage) -> None:
 @section.must("TIME-3.5-05", "The source sends the exchanges of its bursts by datagram while it knows where", BROKER)
 def by_datagram(stage: Stage) -> None:
     """A follower that was heard on the side path has whole bursts there."""
-    follower = Follower(stage, stage.application)
+    follower = Follower(stage)
     path = follower.path()
     path.send(path.seal(None), follower.grant["path_port"])
     for exchange in range(3):
@@ -275,7 +275,7 @@ def by_datagram(stage: Stage) -> None:
 )
 def back_to_session(stage: Stage) -> None:
     """A path that lets nothing through costs two bursts."""
-    follower = Follower(stage, stage.application)
+    follower = Follower(stage)
     path = follower.path()
     path.send(path.seal(None), follower.grant["path_port"])
     for _ in range(2):
@@ -288,7 +288,7 @@ def back_to_session(stage: Stage) -> None:
 @section.must("TIME-3.5-07", "with a key of `PATH_KEY_BYTES` random octets that is new for every grant", BROKER)
 def new_key(stage: Stage) -> None:
     """Every grant has a key of its own, and the path of the one before is closed."""
-    follower = Follower(stage, stage.application)
+    follower = Follower(stage)
     path, first = follower.path(), follower.grant
     follower.lease()
     if len({first["path_key"], follower.grant["path_key"]}) != 2 or len(first["path_key"]) != 32:
