@@ -22,6 +22,7 @@ BROKER: Final = "broker"
 CONNECT_S: Final = 5.0
 _LINGER_MS: Final = 100
 _AGAIN_S: Final = 0.01
+_LITTLE_BYTES: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +165,10 @@ class ClientLane(Lane):
         socket.setsockopt(zmq.RCVHWM, 0)
         return socket
 
-    def connect(self, party: str, *, routing_id: bytes = b"") -> None:
+    def connect(self, party: str, *, routing_id: bytes = b"", little: bool = False) -> None:
         """Give a party a connection, a new one if it had one; with a routing id, which a hub has to make nothing of.
+
+        One that takes `little` at a time has hardly any room for what it has not read (`deafen`).
 
         Raises:
             TransportError: when the endpoint is none.
@@ -174,6 +177,9 @@ class ClientLane(Lane):
         socket = self._dealer(self._keys, party)
         if routing_id:
             socket.setsockopt(zmq.ROUTING_ID, routing_id)
+        if little:
+            socket.setsockopt(zmq.RCVHWM, 1)
+            socket.setsockopt(zmq.RCVBUF, _LITTLE_BYTES)
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as error:
@@ -181,6 +187,10 @@ class ClientLane(Lane):
             raise TransportError(f"cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}") from None
         self._sockets[party] = socket
         self._poller.register(socket, zmq.POLLIN)
+
+    def deafen(self, party: str) -> None:
+        """Read nothing more on a party's connection."""
+        self._poller.unregister(self._sockets[party])
 
     def refuses(self, keys: Keys, name: str, within_s: float) -> bool:
         """Whether the target refuses the handshake of a key, seen on a connection of its own."""
@@ -203,7 +213,8 @@ class ClientLane(Lane):
         """Take a party's connection away, if it has one."""
         socket = self._sockets.pop(party, None)
         if socket is not None:
-            self._poller.unregister(socket)
+            if socket in self._poller:
+                self._poller.unregister(socket)
             socket.close(_LINGER_MS)
 
     def send(self, party: str, receiver: str, *frames: bytes) -> None:

@@ -17,7 +17,7 @@ Answering = Callable[[Message], Message | None]
 
 
 class Party:
-    """A participant that the kit plays. It answers hellos and sends heartbeats by itself, unless it is told not to.
+    """A participant that the kit plays. By itself it answers hellos and fences, and sends heartbeats, unless it is told not to.
 
     `answers` maps types of requests to what makes a reply of them; what has none waits in the inbox for `expect`.
     """
@@ -111,6 +111,8 @@ class Party:
                 self.welcome(message)
             elif kind == "session.welcome":
                 self.up = True
+            elif kind == "session.fence" and message.get("part") != "end":
+                self.send("session.fenced", number=message.get("number"))
             elif self.role == "broker" and self.stage.clock.take(self, message):
                 return
         answer = self.answers.get(str(kind))

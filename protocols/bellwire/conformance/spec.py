@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bellwire.conformance.catalogue import Case, Level
+from bellwire.conformance.wire import Message, decode
 
 _HEADING = re.compile(r"^#{1,4} (\d+(?:\.\d+)*) .+$", re.MULTILINE)
 _OBLIGED = re.compile(r"\b(?:MUST|REQUIRED|SHALL)\b")
@@ -103,6 +104,31 @@ def schemas() -> dict[str, dict[str, Any]]:
     """The JSON Schema of every message, by its type."""
     read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder() / "schemas").glob("*.json"))]
     return {schema["title"]: schema for schema in read}
+
+
+@cache
+def vectors() -> tuple[dict[str, Any], ...]:
+    """Every test vector, in order."""
+    paths = sorted(path for path in (folder() / "vectors").glob("*.json") if path.name != "vectors.schema.json")
+    return tuple(each for path in paths for each in json.loads(path.read_text(encoding="utf-8"))["vectors"])
+
+
+def example(kind: str) -> Message:
+    """A message of a type with every field, such as a vector has it."""
+    [vector] = [each for each in vectors() if each["id"] == f"{kind}/order-reversed"]
+    return decode(bytes.fromhex(vector["hex"]))
+
+
+@cache
+def access() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
+    """The table of 1 §2.6: the roles that may send a message, and those that take it, by its type."""
+    table = chapters()["1"].partition("<!-- access messages -->")[2].partition("<!-- /access -->")[0]
+    everybody = frozenset(schemas()["session.hello"]["$defs"]["Role"]["enum"])
+    found = {}
+    for kind, *cells in re.findall(r"^\| `([a-z.]+)` \| ([a-z, ]+) \| ([a-z, ]+) \|$", table, re.MULTILINE):
+        senders, receivers = (everybody if cell == "everybody" else frozenset(cell.split(", ")) for cell in cells)
+        found[kind] = (senders, receivers)
+    return found
 
 
 @cache

@@ -99,6 +99,11 @@ class Stage:
         """How many messages for itself a broker surely takes in one turn, half of what it may; 0 for any number."""
         return round(OWN_RATE_PER_S * TURN_S / 2) if self.folder.role is Role.BROKER else 0
 
+    def pace(self, number: int) -> None:
+        """Let time pass after as many messages as a broker takes at once, `number` being that of the last one."""
+        if self.at_once and not number % self.at_once:
+            self.pause(TURN_S)
+
     def seconds(self, milliseconds: float) -> float:
         """Seconds, as waits take them, of a time that a target is configured with."""
         return milliseconds / 1000.0

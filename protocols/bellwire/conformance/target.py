@@ -80,6 +80,11 @@ class Folder:
         self.keys = Keys(path)
         self.target = BROKER if role is Role.BROKER else TARGET
 
+    @property
+    def authorized(self) -> Path:
+        """Where a broker that the kit starts looks for the keys of the kit's parties."""
+        return self.path / "authorized"
+
     def make_keys(self) -> None:
         """Make the keys that are missing. A stranger's is kept apart: nobody may authorise it.
 
@@ -162,11 +167,10 @@ class Folder:
 
     def authorize(self) -> None:
         """Put the public keys of the kit's parties where a broker started by the kit looks for them."""
-        authorized = self.path / "authorized"
-        authorized.mkdir(exist_ok=True)
+        self.authorized.mkdir(exist_ok=True)
         for name in _PARTIES:
             if name != BROKER:
-                (authorized / f"{name}.key").write_bytes((self.path / f"{name}.key").read_bytes())
+                (self.authorized / f"{name}.key").write_bytes((self.path / f"{name}.key").read_bytes())
 
 
 class Process:

@@ -20,6 +20,10 @@ EPOCHS = "CORE-3.2-01"
 NUMBERS = "SESS-4.4-01"
 SAME_OCTETS = "SESS-4.4-02"
 WINDOW_IDS = "CORE-3.3-01"
+FENCES = "SESS-4.8-08"
+
+_TYPE_AT = 7
+"""Where the type of a fence begins."""
 
 
 _TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
@@ -70,6 +74,8 @@ class Watch:
                 return
         if not message.get("epoch"):
             self.note(EPOCHS, f"epoch {message.get('epoch')!r} in {brief(message)}")
+        if kind in ("session.fence", "session.fenced") and not data.startswith(str(kind).encode(), _TYPE_AT):
+            self.note(FENCES, f"{kind} that begins with {data[:24].hex(' ')}")
         if schema["x-nature"] == "request":
             self._number(message, data, receiver)
 

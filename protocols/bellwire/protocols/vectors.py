@@ -185,13 +185,17 @@ def _wrongs(kind: inspect.Type) -> Iterator[tuple[Any, str]]:
         if kind.min_length:
             yield bytes(kind.min_length - 1), f"shorter than {kind.min_length} octets"
     if isinstance(kind, inspect.VarTupleType):
-        usual = _short(kind.item_type)
-        yield [usual] * ((kind.max_length or 0) + 1), f"more than {kind.max_length} items"
-        if kind.min_length:
-            yield [], f"fewer than {kind.min_length} items"
-        yield [*([usual] if kind.min_length else []), [[]]], "an item of another type"
-        if isinstance(kind.item_type, inspect.StrType) and kind.item_type.pattern:
-            yield ["a b"], "a space in an item"
+        yield from _wrong_lists(kind)
+
+
+def _wrong_lists(kind: inspect.VarTupleType) -> Iterator[tuple[Any, str]]:
+    usual = _short(kind.item_type)
+    yield [usual] * ((kind.max_length or 0) + 1), f"more than {kind.max_length} items"
+    if kind.min_length:
+        yield [], f"fewer than {kind.min_length} items"
+    yield [*([usual] if kind.min_length else []), [[]]], "an item of another type"
+    if isinstance(kind.item_type, inspect.StrType) and kind.item_type.pattern:
+        yield ["a b"], "a space in an item"
 
 
 def _name(kind: inspect.Type) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from bellwire.conformance import spec
@@ -10,7 +9,7 @@ from bellwire.conformance.cases.core_2 import judge
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Section
 from bellwire.conformance.party import Party
 from bellwire.conformance.plays import Link, create
-from bellwire.conformance.stage import TURN_S, Stage
+from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import STATION
 from bellwire.conformance.wire import Message, brief, encode
 
@@ -145,14 +144,11 @@ def vectors(stage: Stage) -> None:
     application = stage.application
     found = [
         vector
-        for path in sorted((spec.folder() / "vectors").glob("[a-z]*.json"))
-        if path.name != "vectors.schema.json"
-        for vector in json.loads(path.read_text(encoding="utf-8"))["vectors"]
+        for vector in spec.vectors()
         if vector.get("refuse") == "MALFORMED" and not vector["id"].startswith("session.error/")
     ]
     for number, vector in enumerate(found, 1):
-        if stage.at_once and not number % stage.at_once:
-            stage.pause(TURN_S)
+        stage.pace(number)
         stage.throw(application, bytes.fromhex(vector["hex"]), note=vector["id"])
         answer = application.expect("session.error", fresh=False)
         known = vector["id"].startswith(("session.", "no-"))

@@ -16,14 +16,16 @@ section = Section()
 QUBIT = "q"
 
 
-def step(kind: str, *qubits: str, gate: str | None = None) -> dict[str, Any]:
+def step(kind: str, *qubits: str, **fields: Any) -> dict[str, Any]:
     """A step of a program."""
-    return {"kind": kind, "qubits": list(qubits), "gate": gate, "angle": 0.0, "reference": False}
+    known = {"kind": kind, "qubits": list(qubits), "gate": None, "angle": 0.0, "reference": False, "gates_with": None}
+    return known | fields
 
 
-def initialise(party: Party, *names: str) -> None:
+def initialise(party: Party, *names: str, gates_with: list[str] | None = None) -> None:
     """Have the target give an application qubits. Raises `Failed` when it does not."""
-    answer = party.ask("program.run", steps=[step("initialise", name) for name in names or (QUBIT,)])
+    steps = [step("initialise", name, gates_with=gates_with) for name in names or (QUBIT,)]
+    answer = party.ask("program.run", steps=steps)
     if answer["type"] != "program.result":
         raise Failed(f"expected program.result; came: {brief(answer)}")
 
@@ -31,13 +33,13 @@ def initialise(party: Party, *names: str) -> None:
 class Asked:
     """A gate that the kit's node opens at the target, over a pair of the application's."""
 
-    def __init__(self, stage: Stage, *, lifetime_ns: int = 5 * SECOND_NS) -> None:
+    def __init__(self, stage: Stage, *, lifetime_ns: int = 5 * SECOND_NS, gates_with: list[str] | None = None) -> None:
         self.stage = stage
         self.link = Link(stage)
         self.link.pair(expires_ns=stage.network_ns() + lifetime_ns)
         self.source = self.link.primary
         self.gate_id = f"{PEER}-{self.source.epoch:x}-1"
-        initialise(stage.application)
+        initialise(stage.application, gates_with=gates_with)
 
     def fields(self, **fields: Any) -> dict[str, Any]:
         """The fields of a `gate.open`."""
@@ -91,6 +93,17 @@ def others_pair(stage: Stage) -> None:
     stage.party(OTHER).greet()
     initialise(stage.party(OTHER))
     gate.refused("DENIED", application=OTHER)
+
+
+@section.must(
+    "GATE-2.2-12", "`application` has allowed its `qubit` to others than the sender alone (§4) | `DENIED`", NODE
+)
+def qubit_for_others(stage: Stage) -> None:
+    """A gate on a qubit that is for another neighbour alone is refused with DENIED, one on a qubit for the sender is not."""
+    gate = Asked(stage, gates_with=[FAR])
+    gate.refused("DENIED")
+    initialise(stage.application, gates_with=[PEER])
+    gate.open()
 
 
 @section.must("GATE-2.2-03", "| `application` has no `qubit` here | `UNKNOWN_ID` |", NODE)
