@@ -7,7 +7,6 @@ const MS = 1_000_000n;
 const EXCHANGES = 4;
 const SETTLE_BURSTS = 4;
 const LEASE = 30_000n * MS;
-const INTERVAL = 1_000n * MS;
 const ACQUIRE_INTERVAL = 62_500_000n;
 const SILENCE = 4_000n * MS;
 const SAMPLES = 8;
@@ -54,6 +53,7 @@ export class Clock {
     private readonly driver: Driver,
     private readonly endpoint: Endpoint,
     private readonly source: string,
+    private readonly interval: bigint,
   ) {
     driver.offset = (now) => this.offset(now);
     endpoint.onUp.push((peer) => peer === source && this.lease());
@@ -61,10 +61,22 @@ export class Clock {
     const from = (act: (message: Message) => void) => (peer: string, message: Message) => {
       if (peer === source) act(message);
     };
-    endpoint.signals.set("time.announce", from((message) => this.announce(message)));
-    endpoint.signals.set("time.sync", from((message) => this.sync(message)));
-    endpoint.signals.set("time.follow_up", from((message) => this.followUp(message)));
-    endpoint.signals.set("time.delay_resp", from((message) => this.delayResp(message)));
+    endpoint.signals.set(
+      "time.announce",
+      from((message) => this.announce(message)),
+    );
+    endpoint.signals.set(
+      "time.sync",
+      from((message) => this.sync(message)),
+    );
+    endpoint.signals.set(
+      "time.follow_up",
+      from((message) => this.followUp(message)),
+    );
+    endpoint.signals.set(
+      "time.delay_resp",
+      from((message) => this.delayResp(message)),
+    );
     endpoint.serve("time.status", (_peer, _message, answer) => answer.ok("time.report", this.report()));
   }
 
@@ -103,8 +115,11 @@ export class Clock {
   private report(): Record<string, unknown> {
     const known = this.state !== "freerun";
     return {
-      state: this.state, source: known ? this.source : "", grandmaster: known ? this.grandmaster : "",
-      offset_ns: this.offset(this.driver.now), uncertainty_ns: this.claim() ?? null,
+      state: this.state,
+      source: known ? this.source : "",
+      grandmaster: known ? this.grandmaster : "",
+      offset_ns: this.offset(this.driver.now),
+      uncertainty_ns: this.claim() ?? null,
       path_delay_ns: this.samples.at(-1)?.pathDelay ?? null,
     };
   }
@@ -114,13 +129,13 @@ export class Clock {
   private lease(): void {
     if (!this.endpoint.isUp(this.source)) return;
     const { now } = this.driver;
-    const interval = this.state === "locked" || this.state === "holdover" ? INTERVAL : ACQUIRE_INTERVAL;
+    const interval = this.state === "locked" || this.state === "holdover" ? this.interval : ACQUIRE_INTERVAL;
     const asked = (this.asked = now);
     const fields = { interval_ns: interval, exchanges: EXCHANGES, lease_ns: LEASE };
-    this.endpoint.ask(this.source, "time.lease", fields, now + 2n * INTERVAL, (reply) => {
+    this.endpoint.ask(this.source, "time.lease", fields, now + SILENCE, (reply) => {
       if (reply.type === "session.error") console.error(`time.lease: ${reply.code} ${reply.text}`);
       if (this.asked !== asked) return;
-      const wait = reply.type === "time.grant" ? reply.lease_ns / 2n : INTERVAL;
+      const wait = reply.type === "time.grant" ? reply.lease_ns / 2n : SILENCE / 4n;
       this.driver.at(this.driver.now + wait, () => this.asked === asked && this.lease());
     });
   }

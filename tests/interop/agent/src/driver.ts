@@ -68,8 +68,7 @@ export class Driver {
       const now = process.hrtime.bigint();
       const local = this.local.next();
       const network = this.network.next();
-      const timer =
-        local && local.at <= now ? local : network && network.at <= now + this.offset(now) ? network : undefined;
+      const timer = local && local.at <= now ? local : network && network.at <= now + this.offset(now) ? network : undefined;
       if (!timer) return;
       timer.gone = true;
       this.take(timer.act);
@@ -86,8 +85,11 @@ export class Driver {
   private arm(): void {
     clearTimeout(this.alarm);
     const now = process.hrtime.bigint();
-    const left = [this.local.next()?.at, this.networkNext(now)].filter((at) => at !== undefined).map((at) => Number(at - now) / 1e6);
-    if (left.length > 0) this.alarm = setTimeout(() => this.stimulus(() => {}), Math.min(Math.max(Math.ceil(Math.min(...left)), 0), 2 ** 30));
+    const left = [this.local.next()?.at, this.networkNext(now)]
+      .filter((at) => at !== undefined)
+      .map((at) => Number(at - now) / 1e6);
+    if (left.length > 0)
+      this.alarm = setTimeout(() => this.stimulus(() => {}), Math.min(Math.max(Math.ceil(Math.min(...left)), 0), 2 ** 30));
   }
 
   private networkNext(now: bigint): bigint | undefined {

@@ -1,7 +1,9 @@
 // Teleported gates (3 §2, §3).
 import { Timer } from "./driver.js";
 import { Completion, Instruction, worked } from "./hardware.js";
-import { Half, Link, Node } from "./link.js";
+import { Link } from "./link.js";
+import { Node } from "./model.js";
+import { Half } from "./pairs.js";
 import { Operand, Programs } from "./programs.js";
 import { Answer, Loss } from "./session.js";
 import { Code, Fields, Message } from "./wire.js";
@@ -9,7 +11,17 @@ import { Code, Fields, Message } from "./wire.js";
 const MAX_GATES = 1024;
 const UNSETTLED: readonly Code[] = ["TIMEOUT", "PEER_LOST", "LIMIT", "EXPIRE"];
 
-type State = "PAIRING" | "OPENING" | "PREPARED" | "ACTING" | "AWAITING" | "CORRECTING" | "CLOSING" | "DONE" | "FAILED" | "INDETERMINATE";
+type State =
+  | "PAIRING"
+  | "OPENING"
+  | "PREPARED"
+  | "ACTING"
+  | "AWAITING"
+  | "CORRECTING"
+  | "CLOSING"
+  | "DONE"
+  | "FAILED"
+  | "INDETERMINATE";
 
 class Gate {
   state: State;
@@ -69,7 +81,12 @@ function acts(gate: Gate, half: Half): Instruction[] {
     return [...when(gate.kind === "cnot", apply("h", q)), apply("h", e), apply("cz", e, q), apply("h", e), measure(e)];
   }
   if (gate.source) return [apply("cx", q, e), measure(e)];
-  return [...when((bits[0] === 1) !== x, apply("x", e)), apply(gate.kind === "cz" ? "cz" : "cx", e, q), apply("h", e), measure(e)];
+  return [
+    ...when((bits[0] === 1) !== x, apply("x", e)),
+    apply(gate.kind === "cz" ? "cz" : "cx", e, q),
+    apply("h", e),
+    measure(e),
+  ];
 }
 
 /** What an end does with the other's bits after it has acted. */
@@ -102,14 +119,22 @@ export class Gates {
     const link = [...this.links.values()].find((each) => each.settings.peer === message.peer);
     if (!link) return no("UNSUPP", `there is no link to ${message.peer}`);
     const half = message.pair_id ? this.programs.half(application, message.pair_id) : undefined;
-    if (message.pair_id && (!half || half.state === "CONSUMED" || half.link.settings.peer !== message.peer)) return no("UNKNOWN_ID", "there is no such pair");
+    if (message.pair_id && (!half || half.state === "CONSUMED" || half.pairs.settings.peer !== message.peer))
+      return no("UNKNOWN_ID", "there is no such pair");
     if (half && half.state !== "CONFIRMED") return no("NORES", "the pair is in use");
     const operand = this.programs.of(application).get(message.qubit);
     if (!operand) return no("UNKNOWN_ID", `there is no qubit ${message.qubit}`);
     if (operand.inUse) return no("NORES", `${message.qubit} is in use`);
     const wanted = {
-      number: 1, min_fidelity: message.min_fidelity, purpose_id: 1, priority: 0, request_type: "K", atomic: false, consecutive: false,
-      local: { bases: ["z"], weights: [], rotation: [] }, remote: { bases: ["z"], weights: [], rotation: [] },
+      number: 1,
+      min_fidelity: message.min_fidelity,
+      purpose_id: 1,
+      priority: 0,
+      request_type: "K",
+      atomic: false,
+      consecutive: false,
+      local: { bases: ["z"], weights: [], rotation: [] },
+      remote: { bases: ["z"], weights: [], rotation: [] },
     };
     const refused = half ? undefined : link.refusal(wanted, message.max_time_ns);
     if (refused) return no(...refused);
@@ -131,7 +156,12 @@ export class Gates {
     gate.state = "OPENING";
     this.reserve(gate, half);
     const fields = {
-      gate_id: gate.id, pair_id: half.id, kind: gate.kind, variant: gate.variant, application: gate.application, qubit,
+      gate_id: gate.id,
+      pair_id: half.id,
+      kind: gate.kind,
+      variant: gate.variant,
+      application: gate.application,
+      qubit,
       deadline_ns: gate.deadline,
     };
     endpoint.ask(gate.peer, "gate.open", fields, this.local(gate), (reply) => {
@@ -165,9 +195,10 @@ export class Gates {
     if (message.deadline_ns <= this.node.driver.networkNow) return no("NOTIME", "the deadline is past");
     const half = this.shared(peer, message.pair_id);
     if (!half) return no("UNKNOWN_ID", "there is no such pair");
-    if (half.state === "HERALDED" && half.link.settings.primary) half.link.confirmed(half);
+    if (half.state === "HERALDED" && half.pairs.settings.primary) half.pairs.confirmed(half);
     if (half.state !== "CONFIRMED") return no("REJECTED", `the half is ${half.state}`);
-    if (half.request.application && half.request.application !== application) return no("DENIED", "the pair belongs to another application");
+    if (half.request.application && half.request.application !== application)
+      return no("DENIED", "the pair belongs to another application");
     const operand = this.programs.of(application).get(message.qubit);
     if (!operand) return no("UNKNOWN_ID", `there is no qubit ${message.qubit}`);
     if (operand.inUse) return no("NORES", `${message.qubit} is in use`);
@@ -180,7 +211,7 @@ export class Gates {
 
   private shared(peer: string, id: string): Half | undefined {
     for (const link of this.links.values()) {
-      const half = link.settings.peer === peer ? link.halves.get(id) : undefined;
+      const half = link.settings.peer === peer ? link.pairs.halves.get(id) : undefined;
       if (half) return half;
     }
     return undefined;
@@ -192,7 +223,7 @@ export class Gates {
     const half = gate.half as Half;
     gate.state = "ACTING";
     half.onGone = undefined;
-    half.link.consume(half);
+    half.pairs.consume(half);
     const batch = [...acts(gate, half), { type: "discard", qubit: half.qubit }];
     this.node.hardware.submit(batch, (completions) => this.acted(gate, half, completions));
   }
@@ -216,7 +247,7 @@ export class Gates {
       if (reply.type === "gate.done") {
         gate.peerDone = true;
         if (gate.state === "CLOSING") this.done(gate);
-      } else if (loss !== "silent") {
+      } else if (!loss) {
         this.end(gate, "INDETERMINATE", "INDETERMINATE", `the outcome was not taken: ${reply.code} ${reply.text}`);
       }
     });
@@ -226,10 +257,12 @@ export class Gates {
     const no = (code: Code, text: string) => answer.refuse(code, text, "3 §2.3");
     const gate = this.gates.get(message.gate_id);
     if (!gate || gate.peer !== peer) return no("UNKNOWN_ID", "no such gate is under way");
-    if (message.bits.length !== gate.expects) return no("PROTOCOL", `expected ${gate.expects} bits, got ${message.bits.length}`);
+    if (message.bits.length !== gate.expects)
+      return no("PROTOCOL", `expected ${gate.expects} bits, got ${message.bits.length}`);
     if (gate.outcome) return no("PROTOCOL", "an outcome has come before");
     const acts = gate.state === "PREPARED" || (gate.state === "OPENING" && gate.symmetric);
-    if (!acts && gate.state !== "ACTING" && gate.state !== "AWAITING") return no("PROTOCOL", `no outcome is expected in ${gate.state}`);
+    if (!acts && gate.state !== "ACTING" && gate.state !== "AWAITING")
+      return no("PROTOCOL", `no outcome is expected in ${gate.state}`);
     gate.outcome = { bits: message.bits, answer };
     if (acts) this.act(gate);
     else if (gate.state === "AWAITING") this.correct(gate);
@@ -271,7 +304,7 @@ export class Gates {
     const { half, operand } = gate;
     if (half) {
       half.onGone = undefined;
-      half.link.release(half, `its gate has ended: ${code}`);
+      half.pairs.release(half, `its gate has ended: ${code}`);
     }
     if (code) gate.outcome?.answer.refuse(code, text, "3 §2.4");
     operand.inUse = false;

@@ -86,7 +86,6 @@ export class Hardware {
 export class ScriptedBackend implements Backend {
   connected: Backend["connected"] = () => {};
   lost: Backend["lost"] = () => {};
-  private readonly held = new Set<string>();
   private readonly windows = new Map<string, { begin: Timer; end: (attempts: number) => void }>();
 
   constructor(
@@ -104,27 +103,18 @@ export class ScriptedBackend implements Backend {
       for (const instruction of batch) {
         if (instruction.type === "arm") return this.arm(instruction, (ended) => done([...completions, ended]));
         completions.push(this.carryOut(instruction));
-        if (!worked(completions)) break;
       }
-      while (completions.length < batch.length) completions.push({ type: "failed", text: "not carried out" });
       this.driver.stimulus(() => done(completions));
     });
   }
 
   private carryOut(instruction: Instruction): Completion {
-    const qubits: string[] = instruction.qubits ?? (instruction.qubit ? [instruction.qubit] : []);
-    if (["apply", "measure"].includes(instruction.type) && !qubits.every((qubit) => this.held.has(qubit))) {
-      return { type: "failed", text: `${qubits.join(", ")}: not held` };
-    }
-    if (instruction.type === "initialise") this.held.add(instruction.qubit);
-    if (instruction.type === "discard") this.held.delete(instruction.qubit);
     if (instruction.type === "cancel") this.windows.get(instruction.window_id)?.end(0);
     return instruction.type === "measure" ? { type: "measured", bit: 0 } : { type: "done" };
   }
 
   private arm(window: Instruction, ended: (completion: Completion) => void): void {
-    const { window_id: id, qubit, attempts, start_in_ns: wait, timeout_ns: timeout } = window;
-    this.held.add(qubit);
+    const { window_id: id, attempts, start_in_ns: wait, timeout_ns: timeout } = window;
     const end = (made: number) => {
       if (!this.windows.delete(id)) return;
       begin.gone = true;

@@ -6,7 +6,8 @@ import { Clock } from "./clock.js";
 import { Driver } from "./driver.js";
 import { Gates } from "./gates.js";
 import { Backend, Hardware, ScriptedBackend, WorldBackend } from "./hardware.js";
-import { Link, LinkSettings, Node, SCHEMES } from "./link.js";
+import { Link, SCHEMES } from "./link.js";
+import { LinkSettings, Node } from "./model.js";
 import { Programs } from "./programs.js";
 import { Answer, Endpoint, Times } from "./session.js";
 import { Fields, Message } from "./wire.js";
@@ -31,7 +32,14 @@ class Connection {
   private idle = true;
 
   constructor(endpoint: string, serverKey: string, own: { publicKey: string; secretKey: string }) {
-    this.socket = new Dealer({ curveServerKey: serverKey, curvePublicKey: own.publicKey, curveSecretKey: own.secretKey, sendTimeout: 0, linger: 500, reconnectInterval: 50 });
+    this.socket = new Dealer({
+      curveServerKey: serverKey,
+      curvePublicKey: own.publicKey,
+      curveSecretKey: own.secretKey,
+      sendTimeout: 0,
+      linger: 500,
+      reconnectInterval: 50,
+    });
     this.socket.connect(endpoint);
   }
 
@@ -64,21 +72,36 @@ class Connection {
 }
 
 function linkSettings(linkId: string, table: Fields): LinkSettings {
-  if (!Object.hasOwn(SCHEMES, table.scheme)) throw new Error(`links.${linkId}: this agent does not know scheme ${table.scheme}`);
+  if (!Object.hasOwn(SCHEMES, table.scheme))
+    throw new Error(`links.${linkId}: this agent does not know scheme ${table.scheme}`);
   for (const unknown of ["bright_states", "shared_detectors", "test_every"])
     if (table[unknown] && table[unknown].length !== 0) throw new Error(`links.${linkId}: this agent does not know ${unknown}`);
   return {
-    linkId, peer: table.peer, station: table.station, primary: table.primary, scheme: table.scheme, attempts: table.attempts ?? 1,
-    goodness: table.goodness ?? 1, pairTime: ns(table.pair_time_ms ?? 0), windowTimeout: ns(table.window_timeout_ms ?? 2000),
-    reportTimeout: ns(table.report_timeout_ms ?? 500), pairLifetime: ns(table.pair_lifetime_ms ?? 5000), backoff: ns(table.backoff_ms ?? 2),
-    guard: ns(table.guard_ms ?? 10), lead: ns(table.lead_ms ?? 0),
+    linkId,
+    peer: table.peer,
+    station: table.station,
+    primary: table.primary,
+    scheme: table.scheme,
+    attempts: table.attempts ?? 1,
+    goodness: table.goodness ?? 1,
+    pairTime: ns(table.pair_time_ms ?? 0),
+    windowTimeout: ns(table.window_timeout_ms ?? 2000),
+    reportTimeout: ns(table.report_timeout_ms ?? 500),
+    pairLifetime: ns(table.pair_lifetime_ms ?? 5000),
+    backoff: ns(table.backoff_ms ?? 2),
+    guard: ns(table.guard_ms ?? 10),
+    lead: ns(table.lead_ms ?? 0),
   };
 }
 
 /** Who may send what (2 §5), and to whom it goes. */
 function serve(node: Node, links: Map<string, Link>, programs: Programs, gates: Gates): void {
   const { endpoint } = node;
-  const ofLink = (type: string, from: "peer" | "station" | "primary", act: (link: Link, message: Message, answer: Answer) => void) =>
+  const ofLink = (
+    type: string,
+    from: "peer" | "station" | "primary",
+    act: (link: Link, message: Message, answer: Answer) => void,
+  ) =>
     endpoint.serve(type, (peer, message, answer) => {
       const link = links.get(message.link_id);
       if (!link) return answer.refuse("UNKNOWN_ID", `there is no link ${message.link_id.slice(0, 64)}`, "2 §5");
@@ -95,15 +118,24 @@ function serve(node: Node, links: Map<string, Link>, programs: Programs, gates: 
     answer.ok("session.ack");
     link.report(message);
   });
-  ofLink("pair.confirm", "primary", (link, message, answer) => link.confirming(message, answer));
-  ofLink("pair.release", "peer", (link, message, answer) => link.released(message, answer));
-  ofLink("pair.outcome", "primary", (link, message, answer) => link.outcome(message, answer));
+  ofLink("pair.confirm", "primary", (link, message, answer) => link.pairs.confirming(message, answer));
+  ofLink("pair.release", "peer", (link, message, answer) => link.pairs.released(message, answer));
+  ofLink("pair.outcome", "primary", (link, message, answer) => link.pairs.outcome(message, answer));
   endpoint.serve("link.create", (peer, message, answer) => {
     const link = [...links.values()].find((each) => each.settings.peer === message.peer);
     if (!link) return answer.refuse("UNSUPP", `there is no link to ${message.peer}`, "2 §2.1");
     const no = link.refusal(message, message.max_time_ns);
     if (no) return answer.refuse(...no, "2 §2.1");
-    const { type: _type, epoch: _epoch, peer_epoch: _peerEpoch, cause_id: _cause, request_id: _id, peer: _peer, max_time_ns, ...wanted } = message;
+    const {
+      type: _type,
+      epoch: _epoch,
+      peer_epoch: _peerEpoch,
+      cause_id: _cause,
+      request_id: _id,
+      peer: _peer,
+      max_time_ns,
+      ...wanted
+    } = message;
     const request = link.create(wanted, node.driver.networkNow + max_time_ns, peer);
     answer.ok("link.created", { create_id: request.id });
   });
@@ -117,7 +149,9 @@ function main(settings: Fields, untilEof: boolean): void {
   const driver = new Driver();
   const epoch = BigInt(Date.now()) * 1_000_000n + (process.hrtime.bigint() % 1_000_000n);
   const times: Times = {
-    heartbeat: ns(settings.times.heartbeat_ms), liveness: ns(settings.times.liveness_ms), retry: ns(settings.times.retry_ms),
+    heartbeat: ns(settings.times.heartbeat_ms),
+    liveness: ns(settings.times.liveness_ms),
+    retry: ns(settings.times.retry_ms),
     retryLimit: ns(settings.times.retry_limit_ms),
   };
   const own = certificate(`${settings.keys}/${settings.name}.key_secret`);
@@ -125,7 +159,9 @@ function main(settings: Fields, untilEof: boolean): void {
   const endpoints: Endpoint[] = [];
   const connect = (server: string, address: string): Endpoint => {
     const connection = new Connection(address, certificate(`${settings.keys}/${server}.key`).publicKey, own);
-    const endpoint = new Endpoint(driver, settings.name, epoch, BROKER, times, (peer, data, sending) => connection.send(peer, data, sending));
+    const endpoint = new Endpoint(driver, settings.name, epoch, BROKER, times, (peer, data, sending) =>
+      connection.send(peer, data, sending),
+    );
     connection.receive = (peer, data) => driver.stimulus(() => endpoint.receive(peer, data));
     connections.push(connection);
     endpoints.push(endpoint);
@@ -133,17 +169,29 @@ function main(settings: Fields, untilEof: boolean): void {
   };
 
   const endpoint = connect(BROKER, settings.endpoint);
-  const scripted = new Map([["c0", "communication"], ["s0", "storage"], ["s1", "storage"]] as const);
+  const scripted = new Map([
+    ["c0", "communication"],
+    ["s0", "storage"],
+    ["s1", "storage"],
+  ] as const);
   const backend: Backend = settings.world
     ? new WorldBackend(driver, connect(settings.world.name, settings.world.endpoint), settings.world.name)
     : new ScriptedBackend(driver, scripted);
   const hardware = new Hardware(backend);
-  const clock = new Clock(driver, endpoint, BROKER);
+  const clock = new Clock(driver, endpoint, BROKER, ns(settings.times.time_interval_ms ?? 1000));
   const node: Node = {
-    name: settings.name, epoch, driver, endpoint, clock, hardware, retry: times.retry,
+    name: settings.name,
+    epoch,
+    driver,
+    endpoint,
+    clock,
+    hardware,
+    retry: times.retry,
     applicationTimeout: ns(settings.times.application_timeout_ms ?? 2000),
   };
-  const links = new Map(Object.entries(settings.links as Fields).map(([id, table]) => [id, new Link(node, linkSettings(id, table))]));
+  const links = new Map(
+    Object.entries(settings.links as Fields).map(([id, table]) => [id, new Link(node, linkSettings(id, table))]),
+  );
   const programs = new Programs(node, links);
   const gates = new Gates(node, links, programs);
   serve(node, links, programs, gates);
@@ -160,14 +208,13 @@ function main(settings: Fields, untilEof: boolean): void {
   });
   let ready = false;
   driver.afterwards.unshift(() => {
-    for (const link of links.values()) {
-      while (link.waiting.length > 0) {
-        const qubit = hardware.take("communication");
-        if (qubit === undefined) break;
-        link.serveWaiting(qubit);
-      }
-      link.pump();
+    for (;;) {
+      const waiting = [...links.values()].filter((link) => link.waiting.length > 0);
+      const qubit = waiting.length > 0 ? hardware.take("communication") : undefined;
+      if (qubit === undefined) break;
+      waiting.sort((one, other) => Number(one.waiting[0].since - other.waiting[0].since))[0].serveWaiting(qubit);
     }
+    for (const link of links.values()) link.pump();
     if (ready || !endpoint.isUp(BROKER) || !hardware.connected || clock.uncertainty() === undefined) return;
     ready = true;
     console.log(JSON.stringify({ ready: settings.name }));

@@ -1,6 +1,8 @@
 // Straight-line programs, and the operands of applications (3 §4).
 import { Instruction, worked } from "./hardware.js";
-import { Half, Link, Node } from "./link.js";
+import { Link } from "./link.js";
+import { Node } from "./model.js";
+import { Half } from "./pairs.js";
 import { Answer } from "./session.js";
 import { Code, Fields, Message } from "./wire.js";
 
@@ -32,7 +34,7 @@ export class Programs {
   /** An application's pair at this node, by its id. */
   half(application: string, id: string): Half | undefined {
     for (const link of this.links.values()) {
-      const half = link.halves.get(id);
+      const half = link.pairs.halves.get(id);
       if (half && half.told && half.request.application === application) return half;
     }
     return undefined;
@@ -61,7 +63,13 @@ export class Programs {
     for (const qubit of given) this.node.hardware.freed(qubit);
   }
 
-  private step(application: string, step: Fields, batch: Instruction[], qubits: string[], given: string[]): Trouble | undefined {
+  private step(
+    application: string,
+    step: Fields,
+    batch: Instruction[],
+    qubits: string[],
+    given: string[],
+  ): Trouble | undefined {
     const operands = this.of(application);
     if (step.kind === "initialise") {
       const operand = this.initialised(operands, step);
@@ -92,7 +100,8 @@ export class Programs {
     if (known) return known.inUse ? { trouble: ["NORES", `${name} is in use by a gate`] } : known;
     const kind = step.reference ? "reference" : "storage";
     if (this.node.hardware.freeOf(kind) === 0) return { trouble: ["NORES", `no ${kind} qubit is free`] };
-    if (operands.size >= MAX_QUBITS_PER_APPLICATION) return { trouble: ["LIMIT", `${MAX_QUBITS_PER_APPLICATION} qubits are held`] };
+    if (operands.size >= MAX_QUBITS_PER_APPLICATION)
+      return { trouble: ["LIMIT", `${MAX_QUBITS_PER_APPLICATION} qubits are held`] };
     const operand = { qubit: this.node.hardware.take(kind) as string, inUse: false };
     operands.set(name, operand);
     return operand;
@@ -103,8 +112,9 @@ export class Programs {
     const half = this.half(application, id);
     if (!half || half.state === "CONSUMED") return { trouble: ["UNKNOWN_ID", `there is no ${id.slice(0, 64)}`] };
     if (half.state !== "CONFIRMED") return { trouble: ["NORES", `${id} is in use by a gate`] };
-    if (this.of(application).size >= MAX_QUBITS_PER_APPLICATION) return { trouble: ["LIMIT", `${MAX_QUBITS_PER_APPLICATION} qubits are held`] };
-    half.link.consume(half);
+    if (this.of(application).size >= MAX_QUBITS_PER_APPLICATION)
+      return { trouble: ["LIMIT", `${MAX_QUBITS_PER_APPLICATION} qubits are held`] };
+    half.pairs.consume(half);
     const operand = { qubit: half.qubit, inUse: false };
     this.of(application).set(id, operand);
     return operand;
@@ -129,6 +139,7 @@ export class Programs {
 
 function shape(step: Fields): string | undefined {
   if (step.kind === "apply" && step.gate === null) return "apply needs a gate";
+  if (!Number.isFinite(step.angle)) return "the angle is not finite";
   const wants = step.kind === "apply" && TWO.includes(step.gate) ? 2 : 1;
   if (step.qubits.length !== wants) return `${step.kind} takes ${wants} operands`;
   return new Set(step.qubits).size < wants ? "the same operand twice" : undefined;

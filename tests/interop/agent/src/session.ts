@@ -108,12 +108,16 @@ export class Endpoint {
     const peer = this.peer(name);
     const asked: Asked = { id: ++this.lastId, type, fields, cause: this.driver.cause, interval: this.times.retry, answered };
     if (this.pending >= MAX_PENDING_REQUESTS) {
-      this.driver.at(this.driver.now, () => answered(this.verdict("LIMIT", `${MAX_PENDING_REQUESTS} requests await their answer`)));
+      this.driver.at(this.driver.now, () =>
+        answered(this.verdict("LIMIT", `${MAX_PENDING_REQUESTS} requests await their answer`)),
+      );
       return;
     }
     this.pending += 1;
     peer.asked.set(asked.id, asked);
-    asked.deadline = this.driver.at(deadline, () => this.end(peer, asked, this.verdict("TIMEOUT", `${name} did not answer ${type} in time`)));
+    asked.deadline = this.driver.at(deadline, () =>
+      this.end(peer, asked, this.verdict("TIMEOUT", `${name} did not answer ${type} in time`)),
+    );
     this.want(peer);
     this.repeat(peer, asked);
   }
@@ -174,8 +178,15 @@ export class Endpoint {
     const id = ++this.lastId;
     peer.hellos = [...peer.hellos, id].slice(-16);
     this.send(peer, {
-      type: "session.hello", epoch: this.epoch, peer_epoch: 0n, cause_id: this.driver.cause, request_id: id,
-      versions: [VERSION], role: "agent", capabilities: [], heartbeat_ns: this.times.heartbeat,
+      type: "session.hello",
+      epoch: this.epoch,
+      peer_epoch: 0n,
+      cause_id: this.driver.cause,
+      request_id: id,
+      versions: [VERSION],
+      role: "agent",
+      capabilities: [],
+      heartbeat_ns: this.times.heartbeat,
     });
     peer.retry && (peer.retry.gone = true);
     peer.retry = this.driver.at(this.driver.now + this.times.retry, () => peer.state === "GREETING" && this.greet(peer));
@@ -191,13 +202,23 @@ export class Endpoint {
     const peer = this.peer(name);
     this.meet(peer, message.epoch);
     peer.state = "UP";
-    this.send(peer, this.message(peer, "session.welcome", { version: VERSION, role: "agent", heartbeat_ns: this.times.heartbeat }, message.request_id));
+    this.send(
+      peer,
+      this.message(
+        peer,
+        "session.welcome",
+        { version: VERSION, role: "agent", heartbeat_ns: this.times.heartbeat },
+        message.request_id,
+      ),
+    );
     this.opened(peer);
   }
 
   private welcome(peer: Peer, message: Message): void {
-    if (message.peer_epoch !== this.epoch || message.epoch < peer.epoch || message.epoch === 0n || peer.state === "DOWN") return;
-    if (message.version !== VERSION) return this.refuse(peer.name, message.epoch, 0n, "VERSION", "that version was not offered", "1 §4.1");
+    if (message.peer_epoch !== this.epoch || message.epoch < peer.epoch || message.epoch === 0n || peer.state === "DOWN")
+      return;
+    if (message.version !== VERSION)
+      return this.refuse(peer.name, message.epoch, 0n, "VERSION", "that version was not offered", "1 §4.1");
     const renewed = peer.state === "UP" && message.epoch === peer.epoch;
     this.meet(peer, message.epoch);
     peer.state = "UP";
@@ -373,7 +394,13 @@ export class Endpoint {
   }
 
   private refuse(name: string, epoch: bigint, id: bigint, code: Code, text: string, rule: string): void {
-    const message = { type: "session.error", epoch: this.epoch, peer_epoch: epoch, cause_id: this.driver.cause, request_id: id };
+    const message = {
+      type: "session.error",
+      epoch: this.epoch,
+      peer_epoch: epoch,
+      cause_id: this.driver.cause,
+      request_id: id,
+    };
     this.transmit(name, encode({ ...message, code, text: text.slice(0, 1024), rule }));
   }
 

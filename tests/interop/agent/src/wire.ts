@@ -15,15 +15,40 @@ export interface Message extends Fields {
 }
 
 export const CODES = [
-  "UNSUPP", "NOTIME", "NORES", "TIMEOUT", "REJECTED", "OTHER", "EXPIRE", "PROTOCOL", "MALFORMED", "OVERSIZE", "UNKNOWN_TYPE",
-  "VERSION", "NO_SESSION", "STALE", "NO_ROUTE", "PEER_LOST", "DENIED", "UNKNOWN_ID", "BACKEND", "INDETERMINATE", "UNSYNCED",
+  "UNSUPP",
+  "NOTIME",
+  "NORES",
+  "TIMEOUT",
+  "REJECTED",
+  "OTHER",
+  "EXPIRE",
+  "PROTOCOL",
+  "MALFORMED",
+  "OVERSIZE",
+  "UNKNOWN_TYPE",
+  "VERSION",
+  "NO_SESSION",
+  "STALE",
+  "NO_ROUTE",
+  "PEER_LOST",
+  "DENIED",
+  "UNKNOWN_ID",
+  "BACKEND",
+  "INDETERMINATE",
+  "UNSYNCED",
   "LIMIT",
 ] as const;
 export type Code = (typeof CODES)[number];
 
 /** Why something is no message: the code, and as much of the common fields as could be read (1 §3.5). */
 export class Refused extends Error {
-  constructor(readonly code: Code, text: string, readonly requestId = 0n, readonly epoch = 0n, readonly type?: unknown) {
+  constructor(
+    readonly code: Code,
+    text: string,
+    readonly requestId = 0n,
+    readonly epoch = 0n,
+    readonly type?: unknown,
+  ) {
     super(text);
   }
 }
@@ -45,37 +70,61 @@ const or = (rule: Rule, otherwise: unknown): Field => ({ rule, otherwise });
 /** Above this the library would write a number as a float. */
 const MAX_NUMBER = 2n ** 32n - 1n;
 
-const int = (low: bigint, high: bigint): Rule => (value) => {
-  const whole = typeof value === "bigint" ? value : Number.isInteger(value) ? BigInt(value as number) : fail("an integer", value);
-  if (whole < low || whole > high) fail(`an integer from ${low} to ${high}`, value);
-  return high > MAX_NUMBER ? whole : Number(whole);
-};
-const float = (low: number, high: number): Rule => (value) => {
-  const number = value instanceof Float ? value.value : typeof value === "bigint" ? Number(value) : value;
-  if (typeof number !== "number" || !(number >= low && number <= high)) fail(`a number from ${low} to ${high}`, value);
-  return number;
-};
-const text = (low: number, high: number, form?: RegExp): Rule => (value) => {
-  if (typeof value !== "string") return fail("a string", value);
-  const length = [...value].length;
-  if (length < low || length > high || (form && !form.test(value))) fail(`a string of ${low} to ${high} characters`, value);
-  return value;
-};
-const one = (...values: readonly string[]): Rule => (value) =>
-  typeof value === "string" && values.includes(value) ? value : fail(`one of ${values.join(", ")}`, value);
+const int =
+  (low: bigint, high: bigint): Rule =>
+  (value) => {
+    const whole =
+      typeof value === "bigint" ? value : Number.isInteger(value) ? BigInt(value as number) : fail("an integer", value);
+    if (whole < low || whole > high) fail(`an integer from ${low} to ${high}`, value);
+    return high > MAX_NUMBER ? whole : Number(whole);
+  };
+const float =
+  (low: number, high: number): Rule =>
+  (value) => {
+    const number = value instanceof Float ? value.value : typeof value === "bigint" ? Number(value) : value;
+    if (typeof number !== "number" || !(number >= low && number <= high)) fail(`a number from ${low} to ${high}`, value);
+    return number;
+  };
+const text =
+  (low: number, high: number, form?: RegExp): Rule =>
+  (value) => {
+    if (typeof value !== "string") return fail("a string", value);
+    const length = [...value].length;
+    if (length < low || length > high || (form && !form.test(value))) fail(`a string of ${low} to ${high} characters`, value);
+    return value;
+  };
+const one =
+  (...values: readonly string[]): Rule =>
+  (value) =>
+    typeof value === "string" && values.includes(value) ? value : fail(`one of ${values.join(", ")}`, value);
 const flag: Rule = (value) => (typeof value === "boolean" ? value : fail("a boolean", value));
-const list = (rule: Rule, low: number, high: number): Rule => (value) => {
-  if (!Array.isArray(value) || value.length < low || value.length > high) return fail(`an array of ${low} to ${high}`, value);
-  return value.map(rule);
-};
-const nil = (rule: Rule): Rule => (value) => (value === null ? null : rule(value));
-const bytes = (high: number): Rule => (value) =>
-  value instanceof Uint8Array && value.length <= high ? value : fail(`at most ${high} octets`, value);
-const map = (table: Table): Rule => (value) => {
-  if (typeof value !== "object" || value === null || Array.isArray(value) || value instanceof Float || value instanceof Uint8Array)
-    return fail("a map", value);
-  return read(table, value as Fields);
-};
+const list =
+  (rule: Rule, low: number, high: number): Rule =>
+  (value) => {
+    if (!Array.isArray(value) || value.length < low || value.length > high) return fail(`an array of ${low} to ${high}`, value);
+    return value.map(rule);
+  };
+const nil =
+  (rule: Rule): Rule =>
+  (value) =>
+    value === null ? null : rule(value);
+const bytes =
+  (high: number): Rule =>
+  (value) =>
+    value instanceof Uint8Array && value.length <= high ? value : fail(`at most ${high} octets`, value);
+const map =
+  (table: Table): Rule =>
+  (value) => {
+    if (
+      typeof value !== "object" ||
+      value === null ||
+      Array.isArray(value) ||
+      value instanceof Float ||
+      value instanceof Uint8Array
+    )
+      return fail("a map", value);
+    return read(table, value as Fields);
+  };
 
 function read(table: Table, given: Fields): Fields {
   const found: Fields = {};
@@ -135,14 +184,27 @@ const WANTED: Table = {
 const WINDOW: Table = { link_id: id, window_id: id };
 const PAIR: Table = { link_id: id, pair_id: id };
 const OK: Table = {
-  create_id: id, pair_id: id, sequence_number: natural, purpose_id: int(0n, 65535n), peer: nodeName, originator: flag,
-  bell_state: bell, goodness: ratio, goodness_low: or(ratio, 0), goodness_high: or(ratio, 1), goodness_estimated: or(flag, false),
-  time_of_goodness_ns: natural, confirmed_ns: natural,
+  create_id: id,
+  pair_id: id,
+  sequence_number: natural,
+  purpose_id: int(0n, 65535n),
+  peer: nodeName,
+  originator: flag,
+  bell_state: bell,
+  goodness: ratio,
+  goodness_low: or(ratio, 0),
+  goodness_high: or(ratio, 1),
+  goodness_estimated: or(flag, false),
+  time_of_goodness_ns: natural,
+  confirmed_ns: natural,
 };
 const GREETING: Table = { role, capabilities: or(list(nodeName, 0, 64), []), heartbeat_ns: duration };
 const STEP: Table = {
-  kind: one("initialise", "apply", "measure", "release"), qubits: list(operand, 1, 2), gate: or(nil(gate), null),
-  angle: or(float(-Number.MAX_VALUE, Number.MAX_VALUE), 0), reference: or(flag, false),
+  kind: one("initialise", "apply", "measure", "release"),
+  qubits: list(operand, 1, 2),
+  gate: or(nil(gate), null),
+  angle: or(float(-Infinity, Infinity), 0),
+  reference: or(flag, false),
 };
 const COMPLETION: Rule = (value) => value;
 
@@ -167,7 +229,11 @@ export const KINDS: Record<string, Kind> = {
   "link.create": request("link.created", { ...WANTED, peer: nodeName, max_time_ns: duration }),
   "link.created": reply({ create_id: id }),
   "link.add": request("link.accept", {
-    ...WANTED, link_id: id, create_id: id, deadline_ns: natural, application: or(text(0, 64), ""),
+    ...WANTED,
+    link_id: id,
+    create_id: id,
+    deadline_ns: natural,
+    application: or(text(0, 64), ""),
   }),
   "link.accept": reply(),
   "link.ok": request("session.ack", { ...OK, expires_ns: natural }),
@@ -175,7 +241,12 @@ export const KINDS: Record<string, Kind> = {
   "link.err": request("session.ack", { create_id: id, code, text: or(words, "") }),
   "link.expire": request("session.ack", { create_id: id, sequence_low: natural, sequence_high: natural, text: or(words, "") }),
   "herald.open": request("herald.ready", {
-    ...WINDOW, create_id: id, scheme: nodeName, start_ns: natural, attempts: int(1n, 2n ** 40n), timeout_ns: duration,
+    ...WINDOW,
+    create_id: id,
+    scheme: nodeName,
+    start_ns: natural,
+    attempts: int(1n, 2n ** 40n),
+    timeout_ns: duration,
     bright_ratio: or(nil(ratio), null),
   }),
   "herald.ready": reply({ start_ns: or(nil(natural), null) }),
@@ -183,7 +254,11 @@ export const KINDS: Record<string, Kind> = {
   "herald.close": request("session.ack", { ...WINDOW, reason: or(words, "") }),
   "herald.report": request("session.ack", { ...WINDOW, attempt: int(0n, 2n ** 40n), bell_state: or(nil(bell), null) }),
   "pair.confirm": request("pair.confirmed", {
-    ...PAIR, create_id: id, sequence_number: natural, bell_state: bell, expires_ns: natural,
+    ...PAIR,
+    create_id: id,
+    sequence_number: natural,
+    bell_state: bell,
+    expires_ns: natural,
   }),
   "pair.confirmed": reply(),
   "pair.release": request("session.ack", { ...PAIR, reason: or(words, "") }),
@@ -191,15 +266,30 @@ export const KINDS: Record<string, Kind> = {
   "pair.compared": reply({ outcome: bit }),
 
   "gate.request": request("gate.result", {
-    kind, variant: or(variant, "symmetric"), qubit: operand, peer: nodeName, peer_qubit: operand, pair_id: or(idOrNone, ""),
-    min_fidelity: or(ratio, 0), max_time_ns: duration,
+    kind,
+    variant: or(variant, "symmetric"),
+    qubit: operand,
+    peer: nodeName,
+    peer_qubit: operand,
+    pair_id: or(idOrNone, ""),
+    min_fidelity: or(ratio, 0),
+    max_time_ns: duration,
   }),
   "gate.result": reply({
-    gate_id: id, status: one("done", "failed", "indeterminate"), pair_id: or(idOrNone, ""), code: or(nil(code), null),
+    gate_id: id,
+    status: one("done", "failed", "indeterminate"),
+    pair_id: or(idOrNone, ""),
+    code: or(nil(code), null),
     text: or(words, ""),
   }),
   "gate.open": request("gate.ready", {
-    gate_id: id, pair_id: id, kind, variant, application: nodeName, qubit: operand, deadline_ns: natural,
+    gate_id: id,
+    pair_id: id,
+    kind,
+    variant,
+    application: nodeName,
+    qubit: operand,
+    deadline_ns: natural,
   }),
   "gate.ready": reply(),
   "gate.outcome": request("gate.done", { gate_id: id, bits: list(bit, 1, 2) }),
@@ -209,11 +299,17 @@ export const KINDS: Record<string, Kind> = {
 
   "time.lease": request("time.grant", { interval_ns: lease, exchanges: int(0n, 16n), lease_ns: lease }),
   "time.grant": reply({
-    lease_ns: lease, path_id: or(natural, 0n), path_host: or(text(0, 45), ""), path_port: or(int(0n, 65535n), 0),
+    lease_ns: lease,
+    path_id: or(natural, 0n),
+    path_host: or(text(0, 45), ""),
+    path_port: or(int(0n, 65535n), 0),
     path_key: or(bytes(32), new Uint8Array()),
   }),
   "time.announce": signal({
-    priority: int(0n, 255n), clock_class: int(0n, 255n), uncertainty_ns: uncertainty, grandmaster: nodeName,
+    priority: int(0n, 255n),
+    clock_class: int(0n, 255n),
+    uncertainty_ns: uncertainty,
+    grandmaster: nodeName,
     steps_removed: int(0n, 255n),
   }),
   "time.sync": signal({ sequence: int(1n, INT64_MAX), exchange: int(0n, 15n) }),
@@ -222,10 +318,15 @@ export const KINDS: Record<string, Kind> = {
   "time.delay_resp": signal({ sequence: int(1n, INT64_MAX), received_ns: natural }),
   "time.status": request("time.report", {}),
   "time.report": reply({
-    state: one("freerun", "acquiring", "locked", "holdover"), source: or(text(0, 64), ""), grandmaster: or(text(0, 64), ""),
-    offset_ns: or(int(-INT64_MAX, INT64_MAX), 0n), uncertainty_ns: or(nil(uncertainty), null),
-    uncertainty_ps: or(nil(uncertainty), null), drift_ppb: or(int(-1_000_000_000n, 1_000_000_000n), 0),
-    path_delay_ns: or(nil(natural), null), followers: or(list(nodeName, 0, 1024), []),
+    state: one("freerun", "acquiring", "locked", "holdover"),
+    source: or(text(0, 64), ""),
+    grandmaster: or(text(0, 64), ""),
+    offset_ns: or(int(-INT64_MAX, INT64_MAX), 0n),
+    uncertainty_ns: or(nil(uncertainty), null),
+    uncertainty_ps: or(nil(uncertainty), null),
+    drift_ppb: or(int(-1_000_000_000n, 1_000_000_000n), 0),
+    path_delay_ns: or(nil(natural), null),
+    followers: or(list(nodeName, 0, 1024), []),
   }),
 
   "world.describe": request("world.description", { lease: or(natural, 0n) }),
@@ -256,7 +357,11 @@ interface Innards {
 const NO_STRING = "\0key that is no string";
 
 function makeDecoder(): Innards {
-  const options = { useBigInt64: true, keyDecoder: null, mapKeyConverter: (key: unknown) => (typeof key === "string" ? key : NO_STRING) };
+  const options = {
+    useBigInt64: true,
+    keyDecoder: null,
+    mapKeyConverter: (key: unknown) => (typeof key === "string" ? key : NO_STRING),
+  };
   const decoder = new Decoder(options) as unknown as Innards;
   const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   const { readF32, readF64 } = decoder;
@@ -268,7 +373,8 @@ function makeDecoder(): Innards {
 
 /** Decode a message. Throws `Refused` with the code to refuse it with. */
 export function decode(data: Uint8Array): Message {
-  if (data.length > MAX_MESSAGE_BYTES) throw new Refused("OVERSIZE", `${data.length} octets, at most ${MAX_MESSAGE_BYTES} are allowed`);
+  if (data.length > MAX_MESSAGE_BYTES)
+    throw new Refused("OVERSIZE", `${data.length} octets, at most ${MAX_MESSAGE_BYTES} are allowed`);
   let given: unknown;
   try {
     given = makeDecoder().decode(data);
