@@ -36,6 +36,7 @@ export class Driver {
   private readonly network = new Agenda();
   private alarm: NodeJS.Timeout | undefined;
   private count = 0;
+  private stopped = false;
 
   /** Names the present stimulus (1 §7). */
   get cause(): string {
@@ -56,6 +57,7 @@ export class Driver {
   }
 
   stimulus(act: () => void): void {
+    if (this.stopped) return;
     const arrived = process.hrtime.bigint();
     this.due();
     this.arrived = arrived;
@@ -80,6 +82,12 @@ export class Driver {
     this.count += 1;
     act();
     for (const each of this.afterwards) each();
+  }
+
+  /** Take no more stimuli. */
+  stop(): void {
+    this.stopped = true;
+    clearTimeout(this.alarm);
   }
 
   private arm(): void {

@@ -53,6 +53,7 @@ export class Link implements Origin {
   /** Windows that are over: they may not begin again. */
   private readonly tombs = new Set<string>();
   private readonly tags = new Map<string, number>();
+  private lastServed = "";
   private served = 0;
   private requestCount = 0;
   private windowCount = 0;
@@ -119,11 +120,12 @@ export class Link implements Origin {
 
   private enqueue(request: Request, deadline: bigint): void {
     this.requests.set(request.id, request);
-    request.timer = this.node.driver.atNetwork(deadline, () => this.fail(request, "TIMEOUT", this.late()));
+    if (!this.tags.has(request.application)) this.tags.set(request.application, this.served);
+    request.timer = this.node.driver.atNetwork(deadline, () => this.fail(request, "TIMEOUT", this.late(request)));
   }
 
-  private late(): string {
-    return this.node.clock.unsure(this.settings.guard) ?? "the deadline came";
+  private late(request: Request): string {
+    return this.node.clock.unsure(this.settings.guard) ?? request.unsure ?? "the deadline came";
   }
 
   /** End a request with an error (2 §2.4). */
@@ -184,11 +186,20 @@ export class Link implements Origin {
   }
 
   private firstInTurn(wanting: Request[]): Request | undefined {
-    const tag = (each: Request) => this.tags.get(each.application) ?? this.served;
+    const tag = (each: Request) => this.tags.get(each.application) as number;
     return wanting.reduce<Request | undefined>((first, each) => {
       if (!first || each.wanted.priority > first.wanted.priority) return each;
       return each.wanted.priority === first.wanted.priority && tag(each) < tag(first) ? each : first;
     }, undefined);
+  }
+
+  /** Count a window of an application, or take one back that brought nothing. */
+  private count(application: string, windows: 1 | -1): void {
+    const tag = this.tags.get(application);
+    if (tag === undefined) return;
+    this.tags.set(application, tag + windows);
+    if (windows > 0) this.lastServed = application;
+    if (this.lastServed === application) this.served = tag + windows;
   }
 
   private open(request: Request, qubit: string): void {
@@ -196,8 +207,7 @@ export class Link implements Origin {
     const { settings } = this;
     this.windowCount += 1;
     const window = new Window(`${this.id}-${epoch.toString(16)}-${this.windowCount}`, request, qubit);
-    this.served = (this.tags.get(request.application) ?? this.served) + 1;
-    this.tags.set(request.application, this.served);
+    this.count(request.application, 1);
     request.underWay += 1;
     const start = driver.networkNow + settings.lead;
     this.arm(window, settings.lead, settings.attempts, settings.windowTimeout);
@@ -220,7 +230,9 @@ export class Link implements Origin {
 
   private notOpened(window: Window, party: string, reply: Message): void {
     if (window.state === "ENDED") return;
-    window.pause = reply.code === "UNSYNCED" ? this.node.retry : this.settings.backoff;
+    const unsynced = reply.code === "UNSYNCED";
+    window.pause = unsynced ? this.node.retry : this.settings.backoff;
+    if (unsynced) window.request.unsure = reply.text;
     this.abort(window, `${party}: ${reply.code}`);
     if (reply.code === "UNKNOWN_ID" || reply.code === "UNSUPP") this.fail(window.request, "REJECTED", reply.text);
   }
@@ -369,8 +381,7 @@ export class Link implements Origin {
     const { peer, primary, station, windowTimeout } = this.settings;
     this.node.hardware.give(window.qubit);
     window.request.underWay -= 1;
-    const tag = this.tags.get(window.request.application);
-    if (tag !== undefined) this.tags.set(window.request.application, tag - 1);
+    this.count(window.request.application, -1);
     this.over(window);
     for (const owed of window.owed) owed();
     if (!primary) return;

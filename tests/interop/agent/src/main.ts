@@ -225,6 +225,7 @@ function main(settings: Fields, untilEof: boolean): void {
     if (closing) return;
     closing = true;
     driver.stimulus(() => endpoints.forEach((each) => each.close("the agent ends")));
+    driver.stop();
     await Promise.all(connections.map((each) => each.close()));
     process.exit(0);
   };

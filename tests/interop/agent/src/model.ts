@@ -49,6 +49,8 @@ export class Request {
   underWay = 0;
   timer?: Timer;
   waiting: Half[] = [];
+  /** Who was not sure enough of the time when a window was to be opened, and how much it may be off. */
+  unsure?: string;
 
   constructor(
     readonly id: string,

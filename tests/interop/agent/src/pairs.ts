@@ -76,6 +76,7 @@ export class Pairs {
     const now = this.node.driver.networkNow;
     const half = new Half(this, request, id, qubit, bell, now, now + this.settings.pairLifetime);
     this.halves.set(id, half);
+    request.unsure = undefined;
     this.expireAt(half, half.expires);
     if (this.forsaken.has(id)) this.end(half, "RELEASED", "released by the other end");
     else if (this.settings.primary) this.confirm(half);
