@@ -31,6 +31,8 @@ class Gate {
   bits?: number[];
   outcome?: { bits: number[]; answer: Answer };
   peerDone = false;
+  /** Whether its operand is in use by it still. */
+  locked = true;
   answer?: Answer;
 
   constructor(
@@ -116,6 +118,9 @@ export class Gates {
     const no = (code: Code, text: string) => answer.refuse(code, text, "3 §2.1");
     const { driver, epoch, name } = this.node;
     if (this.gates.size >= MAX_GATES) return no("LIMIT", `${MAX_GATES} gates are under way`);
+    const pair = message.pair_id;
+    if (pair && (message.qubit === pair || message.peer_qubit === pair))
+      return no("UNSUPP", "a gate acts over a pair, and not on it");
     const link = [...this.links.values()].find((each) => each.settings.peer === message.peer);
     if (!link) return no("UNSUPP", `there is no link to ${message.peer}`);
     const half = message.pair_id ? this.programs.half(application, message.pair_id) : undefined;
@@ -191,6 +196,7 @@ export class Gates {
     const no = (code: Code, text: string) => answer.refuse(code, text, "3 §2.2");
     const { application, gate_id: id, kind, variant } = message;
     if (this.gates.size >= MAX_GATES) return no("LIMIT", `${MAX_GATES} gates are under way`);
+    if (message.qubit === message.pair_id) return no("UNSUPP", "a gate acts over a pair, and not on it");
     if (this.gates.has(id)) return no("REJECTED", "the gate is under way already");
     if (message.deadline_ns <= this.node.driver.networkNow) return no("NOTIME", "the deadline is past");
     const half = this.shared(peer, message.pair_id);
@@ -281,11 +287,19 @@ export class Gates {
 
   private corrected(gate: Gate): void {
     gate.state = "CLOSING";
+    this.unlock(gate);
     gate.outcome?.answer.ok("gate.done", { gate_id: gate.id });
     if (gate.peerDone) this.done(gate);
   }
 
+  private unlock(gate: Gate): void {
+    if (!gate.locked) return;
+    gate.locked = gate.operand.inUse = false;
+    if (!this.programs.owns(gate.application, gate.operand)) this.node.hardware.give(gate.operand.qubit);
+  }
+
   private done(gate: Gate): void {
+    this.unlock(gate);
     gate.outcome?.answer.ok("gate.done", { gate_id: gate.id });
     this.end(gate, "DONE", null, "");
   }
@@ -301,14 +315,13 @@ export class Gates {
     if (!this.gates.delete(gate.id)) return;
     gate.state = state;
     if (gate.timer) gate.timer.gone = true;
-    const { half, operand } = gate;
+    const { half } = gate;
     if (half) {
       half.onGone = undefined;
       half.pairs.release(half, `its gate has ended: ${code}`);
     }
     if (code) gate.outcome?.answer.refuse(code, text, "3 §2.4");
-    operand.inUse = false;
-    if (!this.programs.owns(gate.application, operand)) this.node.hardware.give(operand.qubit);
+    this.unlock(gate);
     const fields: Fields = { gate_id: gate.id, status: state.toLowerCase(), pair_id: half?.id ?? "", code, text };
     gate.answer?.ok("gate.result", fields);
   }

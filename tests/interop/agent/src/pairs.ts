@@ -111,11 +111,11 @@ export class Pairs {
     }
     const no = (code: Code, text: string) => {
       answer.refuse(code, text, "2 §4.1");
-      this.release(half, text);
+      this.end(half, "RELEASED", text);
     };
-    if (message.expires_ns <= this.node.driver.networkNow) return no("NOTIME", "the pair's end is past");
     if (message.create_id !== half.request.id || message.bell_state !== half.bell)
       return no("REJECTED", `heralded here: ${half.bell} for ${half.request.id}`);
+    if (message.expires_ns <= this.node.driver.networkNow) return no("NOTIME", "the pair's end is past");
     half.sequence = message.sequence_number;
     this.expireAt(half, message.expires_ns);
     answer.ok("pair.confirmed");

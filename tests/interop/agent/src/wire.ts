@@ -167,7 +167,7 @@ const code = one(...CODES);
 const READOUT: Table = {
   bases: or(list(basis, 1, 3), ["z"]),
   weights: or(list(int(0n, 255n), 0, 3), []),
-  rotation: or(list(float(-6.28319, 6.28319), 0, 3), []),
+  rotation: or(list(float(-2 * Math.PI, 2 * Math.PI), 0, 3), []),
 };
 const Z_READOUT = { bases: ["z"], weights: [], rotation: [] };
 const WANTED: Table = {
