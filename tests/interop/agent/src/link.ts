@@ -45,6 +45,9 @@ export const SCHEMES: Record<string, readonly string[]> = {
   any: ["phi+", "phi-", "psi+", "psi-"],
 };
 
+/** Whose turn it can be: an application's within a priority. */
+const turn = (request: Request): string => `${request.wanted.priority} ${request.application}`;
+
 export class Link implements Origin {
   readonly requests = new Map<string, Request>();
   readonly windows = new Map<string, Window>();
@@ -53,8 +56,8 @@ export class Link implements Origin {
   /** Windows that are over: they may not begin again. */
   private readonly tombs = new Set<string>();
   private readonly tags = new Map<string, number>();
-  private lastServed = "";
-  private served = 0;
+  private readonly least = new Map<number, number>();
+  private present = new Map<string, number>();
   private requestCount = 0;
   private windowCount = 0;
   private pausedUntil = 0n;
@@ -120,7 +123,6 @@ export class Link implements Origin {
 
   private enqueue(request: Request, deadline: bigint): void {
     this.requests.set(request.id, request);
-    if (!this.tags.has(request.application)) this.tags.set(request.application, this.served);
     request.timer = this.node.driver.atNetwork(deadline, () => this.fail(request, "TIMEOUT", this.late(request)));
   }
 
@@ -151,8 +153,6 @@ export class Link implements Origin {
     request.state = state;
     this.requests.delete(request.id);
     if (request.timer) request.timer.gone = true;
-    if (![...this.requests.values()].some((each) => each.application === request.application))
-      this.tags.delete(request.application);
   }
 
   tell(application: string, type: string, fields: Fields, answered: (reply: Message) => void = () => {}): void {
@@ -178,6 +178,7 @@ export class Link implements Origin {
   private next(): Request | undefined {
     const queued = [...this.requests.values()].filter((each) => each.state === "QUEUED");
     const begun = queued.find((each) => each.exclusive && each.confirmed + each.underWay > 0);
+    if (!begun) this.meet(queued);
     const first = begun ?? this.firstInTurn(queued.filter((each) => each.wants > 0));
     if (!first || first.wants <= 0) return undefined;
     if (first.exclusive && [...this.windows.values()].some((each) => each.request !== first)) return undefined;
@@ -186,20 +187,33 @@ export class Link implements Origin {
   }
 
   private firstInTurn(wanting: Request[]): Request | undefined {
-    const tag = (each: Request) => this.tags.get(each.application) as number;
+    const tag = (each: Request) => this.tags.get(turn(each)) as number;
     return wanting.reduce<Request | undefined>((first, each) => {
       if (!first || each.wanted.priority > first.wanted.priority) return each;
       return each.wanted.priority === first.wanted.priority && tag(each) < tag(first) ? each : first;
     }, undefined);
   }
 
+  /** Begin the turns of those who were away: with no less than those who waited last (2 §3.1). */
+  private meet(queued: Request[]): void {
+    const present = new Map(queued.map((each) => [turn(each), each.wanted.priority as number]));
+    if (present.size === this.present.size && [...present.keys()].every((each) => this.present.has(each))) return;
+    const lows = new Map<number, number>();
+    for (const [each, priority] of this.present) {
+      const tag = this.tags.get(each) ?? 0;
+      lows.set(priority, Math.min(lows.get(priority) ?? tag, tag));
+    }
+    for (const [priority, low] of lows) this.least.set(priority, Math.max(this.least.get(priority) ?? 0, low));
+    for (const [each, priority] of present)
+      if (!this.present.has(each)) this.tags.set(each, Math.max(this.tags.get(each) ?? 0, this.least.get(priority) ?? 0));
+    for (const each of this.tags.keys()) if (this.tags.size > MAX_LINK_REQUESTS && !present.has(each)) this.tags.delete(each);
+    this.present = present;
+  }
+
   /** Count a window of an application, or take one back that brought nothing. */
-  private count(application: string, windows: 1 | -1): void {
-    const tag = this.tags.get(application);
-    if (tag === undefined) return;
-    this.tags.set(application, tag + windows);
-    if (windows > 0) this.lastServed = application;
-    if (this.lastServed === application) this.served = tag + windows;
+  private count(request: Request, windows: 1 | -1): void {
+    const tag = this.tags.get(turn(request));
+    if (tag !== undefined) this.tags.set(turn(request), tag + windows);
   }
 
   private open(request: Request, qubit: string): void {
@@ -207,7 +221,7 @@ export class Link implements Origin {
     const { settings } = this;
     this.windowCount += 1;
     const window = new Window(`${this.id}-${epoch.toString(16)}-${this.windowCount}`, request, qubit);
-    this.count(request.application, 1);
+    this.count(request, 1);
     request.underWay += 1;
     const start = driver.networkNow + settings.lead;
     this.arm(window, settings.lead, settings.attempts, settings.windowTimeout);
@@ -289,7 +303,7 @@ export class Link implements Origin {
 
   close(message: Message, answer: Answer): void {
     const window = this.windows.get(message.window_id);
-    if (window) this.abort(window, "closed by the primary", false);
+    if (window) this.abort(window, "closed by the primary");
     const waits = this.waiting.find((each) => each.message.window_id === message.window_id);
     if (waits) this.dismiss(waits, "EXPIRE", "the window was closed");
     answer.ok("session.ack");
@@ -300,7 +314,7 @@ export class Link implements Origin {
   private arm(window: Window, wait: bigint, attempts: number, timeout: bigint): void {
     this.windows.set(window.id, window);
     const { driver, hardware } = this.node;
-    window.timer = driver.at(driver.now + timeout + this.settings.reportTimeout, () => this.cancel(window, "no report came"));
+    window.timer = driver.at(driver.now + timeout + this.settings.reportTimeout, () => this.abort(window, "no report came"));
     const arm: Instruction = {
       type: "arm",
       window_id: window.id,
@@ -342,14 +356,7 @@ export class Link implements Origin {
   }
 
   /** Give a window up. The primary tells the others when it is over (2 §3.5). */
-  private abort(window: Window, reason: string, tell = true): void {
-    if (window.state === "CANCELLING" || window.state === "ENDED") return;
-    if (tell) window.given ??= reason;
-    if (window.pause === 0n) window.pause = this.settings.backoff;
-    this.cancel(window, reason);
-  }
-
-  private cancel(window: Window, reason: string): void {
+  private abort(window: Window, reason: string): void {
     if (window.state === "CANCELLING" || window.state === "ENDED") return;
     window.given ??= reason;
     if (window.pause === 0n) window.pause = this.settings.backoff;
@@ -381,7 +388,7 @@ export class Link implements Origin {
     const { peer, primary, station, windowTimeout } = this.settings;
     this.node.hardware.give(window.qubit);
     window.request.underWay -= 1;
-    this.count(window.request.application, -1);
+    this.count(window.request, -1);
     this.over(window);
     for (const owed of window.owed) owed();
     if (!primary) return;

@@ -206,7 +206,7 @@ const STEP: Table = {
   angle: or(float(-Infinity, Infinity), 0),
   reference: or(flag, false),
 };
-const COMPLETION: Rule = (value) => value;
+const ANYTHING: Rule = (value) => value;
 
 interface Kind {
   fields: Table;
@@ -334,8 +334,8 @@ export const KINDS: Record<string, Kind> = {
     lease: natural,
     qubits: list(map({ name: text(1, 64), kind: one("communication", "storage", "reference") }), 0, 1024),
   }),
-  "world.submit": request("world.complete", { lease: natural, number: natural, instructions: list(COMPLETION, 0, 1024) }),
-  "world.complete": reply({ completions: list(COMPLETION, 0, 1024) }),
+  "world.submit": request("world.complete", { lease: natural, number: natural, instructions: list(ANYTHING, 0, 1024) }),
+  "world.complete": reply({ completions: list(ANYTHING, 0, 1024) }),
 };
 
 const COMMON: Table = {
