@@ -59,7 +59,7 @@ compose-test: $(VENV)/.installed ## Herald a pair between containers, on a Docke
 	@$(BIN)/python tests/compose/run.py $(ARGS)
 
 clean: ## Remove what the other targets made.
-	rm -rf $(VENV) .docker .bellwire .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/results.json
+	rm -rf $(VENV) tests/interop/agent/node_modules tests/interop/agent/build .docker .bellwire .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/results.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
