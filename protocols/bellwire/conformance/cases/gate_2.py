@@ -368,9 +368,7 @@ def refused(stage: Stage) -> None:
     busy(stage, False)
 
 
-@section.must(
-    "GATE-2.3-07", "When an end is done its `qubit` can be used again; the source answers the application", NODE
-)
+@section.must("GATE-2.3-07", "When the source is DONE it answers the application with `gate.result`.", NODE)
 def source_sequential(stage: Stage) -> None:
     """A sequential gate of the source: its bit, then the target's, and the application hears that it is done."""
     gate = Led(stage)

@@ -22,7 +22,7 @@ def confirmed(stage: Stage) -> None:
 
 @section.must(
     "PAIR-4.1-02",
-    "If `expires_ns` is past it refuses with `NOTIME`, otherwise with `REJECTED`, and releases its half.",
+    "if `pair_id`, `create_id` or `bell_state` is not that of its half, it refuses with `REJECTED`",
     NODE,
 )
 def other_state(stage: Stage) -> None:
@@ -35,7 +35,7 @@ def other_state(stage: Stage) -> None:
     link.open()
 
 
-@section.must("PAIR-4.1-03", "If `expires_ns` is past it refuses with `NOTIME`", NODE)
+@section.must("PAIR-4.1-03", "if `expires_ns` is past, with `NOTIME`", NODE)
 def past(stage: Stage) -> None:
     """A claim whose end of life is past is refused with NOTIME, and the half is released."""
     link = Link(stage)

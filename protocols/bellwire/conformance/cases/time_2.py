@@ -26,7 +26,7 @@ def told_once(stage: Stage) -> None:
     source.broker.never("time.delay_req", fresh=False, during_s=stage.patience_s / 4)
 
 
-@section.must("TIME-2.1-01", "| settled | so, and in ACQUIRING it was the fourth in a row |", ENDS)
+@section.must("TIME-2.1-01", "| settled | so, and in ACQUIRING it was burst number `settle_bursts` in a row", ENDS)
 def settled(stage: Stage) -> None:
     """After a time that disproves the one before, a clock is LOCKED again with four or five bursts, and not with three."""
     source = Source(stage)
