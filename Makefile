@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+TIMES ?= 50
+ROLE ?= node
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint model mutants traces fuzz fuzz-guided bench wheels compose-test clean
+.PHONY: help demo test lint model mutants faults conformance-repeat traces fuzz fuzz-guided bench wheels compose-test clean
 .NOTPARALLEL:
 
 help: ## Show this.
@@ -32,6 +34,12 @@ model: $(BIN)/python ## Check the formal models with spin. Needs spin and gcc; A
 mutants: $(VENV)/.installed ## Break the protocol code on purpose, and see which checker of simnet notices each fault.
 	@$(BIN)/python tests/mutation/run.py $(ARGS)
 
+faults: $(VENV)/.installed-test ## Break agents, stations and brokers on purpose, and see which cases of the conformance kit notice each fault.
+	@$(BIN)/python tests/conformance/run.py $(ARGS)
+
+conformance-repeat: $(VENV)/.installed-test ## Run the kit over our agent TIMES times (50): none may fail once. ARGS="--scale 3" on a busy machine.
+	@$(BIN)/bellwire conformance --role $(ROLE) --repeat $(TIMES) --start '$(BIN)/bellwire $(ROLE:node=agent) {dir}/$(ROLE).toml' $(ARGS)
+
 traces: $(VENV)/.installed ## See whether seeds have the same traces on every supported Python that is found here.
 	@$(BIN)/python tests/simulation/traces.py $(ARGS)
 
@@ -51,7 +59,7 @@ compose-test: $(VENV)/.installed ## Herald a pair between containers, on a Docke
 	@$(BIN)/python tests/compose/run.py $(ARGS)
 
 clean: ## Remove what the other targets made.
-	rm -rf $(VENV) .docker .bellwire .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/results.json
+	rm -rf $(VENV) tests/interop/agent/node_modules tests/interop/agent/build .docker .bellwire .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/results.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

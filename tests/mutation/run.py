@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).parents[2]
-ROOMS = ("agent", "protocols", "broker")
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from mutant import ROOT, Mutant, copied
+
 SCENARIOS = {
     "light-faults": 20,
     "clock-faults": 20,
@@ -41,29 +41,6 @@ SCENARIOS = {
 HEALTHY = "none"
 TIMEOUT_S = 900
 """A mutant that has not come to an end by then hangs, which is caught too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """A small fault: `old` in `file` becomes `new`."""
-
-    name: str
-    says: str
-    file: str
-    old: str
-    new: str
-
-    def apply(self, root: Path) -> None:
-        """Put the fault into a copy of the code.
-
-        Raises:
-            ValueError: when the code has moved on, and `old` does not stand in the file exactly once.
-        """
-        path = root / self.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(self.old) != 1:
-            raise ValueError(f"{self.name}: the text to replace stands {text.count(self.old)} times in {self.file}")
-        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +66,9 @@ def judge(mutant: Mutant | None, times: int) -> Verdict:
     name = mutant.name if mutant is not None else HEALTHY
     with tempfile.TemporaryDirectory(prefix="bellwire-mutant-") as folder:
         root = Path(folder)
-        for room in ROOMS:
-            shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+        environment = os.environ | copied(root)
         if mutant is not None:
             mutant.apply(root)
-        paths = os.pathsep.join(str(root / room) for room in ROOMS)
-        environment = os.environ | {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
         for scenario, seeds in SCENARIOS.items():
             command = [sys.executable, "-m", "bellwire.shell", "simnet", str(ROOT / "scenarios" / f"{scenario}.toml")]
             options = ["--seeds", f"0:{seeds * times}", "--jobs", "1", "--stop-after", "1", "--no-shrink", "--json"]

@@ -8,25 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mutant
+from mutant import ROOT
 from scripts import load_script
 
-ROOT = Path(__file__).parents[2]
 BELLWIRE = [sys.executable, "-m", "bellwire.shell"]
 
 
 def copied(root: Path) -> dict[str, str]:
     """Copy the code and the scenarios to `root`: the environment variables that have a Python run the copy."""
-    rooms = load_script("mutation/run.py").ROOMS
-    for folder in (*rooms, "scenarios"):
-        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    paths = os.pathsep.join(str(root / room) for room in rooms)
-    return {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    shutil.copytree(ROOT / "scenarios", root / "scenarios")
+    return mutant.copied(root)
 
 
 def mutate(root: Path, name: str) -> None:
     """Put a mutant into a copy."""
-    [mutant] = [mutant for mutant in load_script("mutation/run.py").load() if mutant.name == name]
-    mutant.apply(root)
+    [chosen] = [each for each in load_script("mutation/run.py").load() if each.name == name]
+    chosen.apply(root)
 
 
 def bellwire(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

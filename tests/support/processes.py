@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,18 +14,20 @@ from bellwire.agent.testbed import Part, Prepared, prepare
 
 
 class Processes:
-    """The processes of a prepared testbed, by name."""
+    """The processes of a prepared testbed, by name. Those in `others` are run by a command of their own."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, others: Mapping[str, Sequence[str]] | None = None) -> None:
         self.prepared = prepared
+        self._others = others or {}
         self._parts = {part.name: part for part in prepared.parts}
         self._running: dict[str, asyncio.subprocess.Process] = {}
 
     async def start(self, name: str) -> None:
         """Start one process and wait until it says that it is ready."""
         part: Part = self._parts[name]
+        ours = (sys.executable, "-m", "bellwire.shell", part.command, str(part.config), "--until-eof")
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bellwire.shell", part.command, str(part.config), "--until-eof"),
+            *self._others.get(name, ours),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -10,18 +10,16 @@ gates; the backend of a station has no qubits, and is checked for what stations 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from bellwire.backends.check import BackendCheck, ContractViolation, RuleSkipped
 from bellwire.backends.interface import NodeBackend
-from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
 from bellwire.protocols.instructions import (
-    AnyCompletion,
     AnyInstruction,
     Apply,
-    Arm,
     Cancel,
     Discard,
     Done,
@@ -33,24 +31,17 @@ from bellwire.protocols.instructions import (
     WindowEnded,
 )
 from bellwire.protocols.messages import ClockState
-from bellwire.protocols.node import Batch, QubitKind, failure
+from bellwire.protocols.node import QubitKind, failure
 from bellwire.protocols.time_servo import ClockSpec, Servo
-from bellwire.transport.clock import local_time_ns
 
 NO_QUBIT: Final = QubitName("no-such-qubit")
 ARM_TIMEOUT_NS: Final = 50_000_000
+CLOCK_RATIO: Final = 0.9
+"""A backend's clock may run so fast: a window's time over the wall's."""
 CLAIMS: Final = 4
 """Claims of a clock that are looked at."""
 
 LONG_TIMEOUT_NS: Final = 3_600_000_000_000
-
-
-class ContractViolation(AssertionError):
-    """A backend breaks the contract. `rule` names which rule of it."""
-
-    def __init__(self, rule: str, text: str) -> None:
-        super().__init__(f"{rule}: {text}")
-        self.rule = rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,175 +52,24 @@ class ContractReport:
     skipped: dict[str, str]
 
 
-class _Skipped(Exception):
-    """A rule cannot be checked on this backend."""
-
-
-class _Sink:
-    """Takes what a backend reports, and notes calls that should not come."""
-
-    def __init__(self) -> None:
-        self.qubits: asyncio.Future[tuple[tuple[QubitName, QubitKind], ...]] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.answers: dict[int, asyncio.Future[tuple[AnyCompletion, ...]]] = {}
-        self.claims: asyncio.Queue[tuple[ClockClaim, int]] = asyncio.Queue()
-        """Each with the local time at which it came."""
-        self.violation: ContractViolation | None = None
-        self.closed = False
-
-    def connected(self, qubits: Iterable[tuple[QubitName, QubitKind]]) -> None:
-        self._open("connected")
-        if not self.qubits.done():
-            self.qubits.set_result(tuple(qubits))
-
-    def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
-        self._open("completed")
-        answer = self.answers.get(number)
-        if answer is None:
-            self._violated("answered-once", f"batch {number} was answered, which was never submitted")
-        elif answer.done():
-            self._violated("answered-once", f"batch {number} was answered twice")
-        else:
-            answer.set_result(completions)
-
-    def claimed(self, claim: ClockClaim) -> None:
-        self._open("claimed")
-        self.claims.put_nowait((claim, local_time_ns()))
-
-    def lost(self, why: str) -> None:
-        self._open("lost")
-        self._violated("stays-connected", f"the backend was lost during the check: {why}")
-        error = self.violation or ContractViolation("stays-connected", why)
-        if not self.qubits.done():
-            self.qubits.set_exception(error)
-        for answer in self.answers.values():
-            if not answer.done():
-                answer.set_exception(error)
-
-    def _open(self, call: str) -> None:
-        if self.closed:
-            self._violated("close-is-silent", f"the sink's {call} was called after close had returned")
-
-    def _violated(self, rule: str, text: str) -> None:
-        self.violation = self.violation or ContractViolation(rule, text)
-
-
-class _Check:
-    """One backend under check: its sink, its qubits, and the batches that it was given."""
-
-    def __init__(
-        self, backend: NodeBackend, link_id: LinkId | None, timeout_s: float, shots: int, error: float
-    ) -> None:
-        self.backend = backend
-        self.sink = _Sink()
-        self.link_id = link_id
-        self.timeout_s = timeout_s
-        self.shots = shots
-        self.error = error
-        self.qubits: tuple[tuple[QubitName, QubitKind], ...] = ()
-        self.numbers = 0
-
-    async def start(self) -> None:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                await self.backend.connect(self.sink)
-                self.qubits = await self.sink.qubits
-        except TimeoutError:
-            text = f"the sink's connected was not called within {self.timeout_s:g} s"
-            raise ContractViolation("connects", text) from None
-
-    async def stop(self) -> None:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                await self.backend.close()
-        except TimeoutError:
-            raise ContractViolation("closes", f"close did not return within {self.timeout_s:g} s") from None
-        self.sink.closed = True
-
-    def submit(self, *instructions: AnyInstruction) -> asyncio.Future[tuple[AnyCompletion, ...]]:
-        """Submit a batch."""
-        self.numbers += 1
-        answer: asyncio.Future[tuple[AnyCompletion, ...]] = asyncio.get_running_loop().create_future()
-        self.sink.answers[self.numbers] = answer
-        self.backend.submit(Batch(number=self.numbers, instructions=instructions))
-        return answer
-
-    async def run(self, rule: str, *instructions: AnyInstruction) -> tuple[AnyCompletion, ...]:
-        """Submit a batch and wait for its answer, which must have one completion for each instruction."""
-        return await self.answered(rule, self.submit(*instructions), len(instructions))
-
-    async def answered(
-        self, rule: str, answer: asyncio.Future[tuple[AnyCompletion, ...]], number: int
-    ) -> tuple[AnyCompletion, ...]:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                completions = await answer
-        except TimeoutError:
-            raise ContractViolation(rule, f"a batch was not answered within {self.timeout_s:g} s") from None
-        if len(completions) != number:
-            text = f"{len(completions)} completions came for a batch of {number} instructions"
-            raise ContractViolation("one-completion-each", text)
-        return completions
-
-    async def bits(self, rule: str, *instructions: AnyInstruction) -> tuple[int, ...]:
-        """Run a batch that must succeed, and give the bits of its measurements."""
-        completions = await self.run(rule, *instructions)
-        broken = failure(completions)
-        if broken is not None:
-            raise ContractViolation(rule, f"a batch failed: {broken}")
-        for instruction, completion in zip(instructions, completions, strict=True):
-            if isinstance(completion, Measured if isinstance(instruction, Measure) else Done):
-                continue
-            text = f"{type(instruction).__name__} was answered with {type(completion).__name__}"
-            raise ContractViolation("fitting-completion", text)
-        return tuple(completion.bit for completion in completions if isinstance(completion, Measured))
-
-    def qubit(self) -> QubitName:
-        return self.qubits[0][0]
-
-    def two(self) -> tuple[QubitName, QubitName]:
-        if len(self.qubits) < 2:
-            raise _Skipped("needs two qubits")
-        return self.qubits[0][0], self.qubits[1][0]
-
-    def arm(self, window: str, timeout_ns: int) -> Arm:
-        if self.link_id is None:
-            raise _Skipped("needs a link_id")
-        qubit = None
-        if self.qubits:
-            qubit = next((name for name, kind in self.qubits if kind is QubitKind.COMMUNICATION), None)
-            if qubit is None:
-                raise _Skipped("needs a communication qubit")
-        window_id = WindowId(f"contract-{window}")
-        return Arm(window_id=window_id, link_id=self.link_id, qubit=qubit, attempts=10, timeout_ns=timeout_ns)
-
-    def mostly(self, rule: str, bits: Sequence[int], expected: int, what: str) -> None:
-        """Check that all bits but a few are as expected."""
-        wrong = sum(bit != expected for bit in bits)
-        if wrong > self.error * len(bits):
-            text = f"{what}: {wrong} of {len(bits)} outcomes are not {expected}"
-            raise ContractViolation(rule, text)
-
-
 # The rules. Each leaves every qubit free.
 
 
-async def _initialise_gives_0(check: _Check) -> None:
+async def _initialise_gives_0(check: BackendCheck) -> None:
     rule, qubit = "initialise-gives-0", check.qubit()
     shot = (Initialise(qubit=qubit), Measure(qubit=qubit))
     bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
     check.mostly(rule, bits, 0, "measured after initialise")
 
 
-async def _x_gives_1(check: _Check) -> None:
+async def _x_gives_1(check: BackendCheck) -> None:
     rule, qubit = "x-gives-1", check.qubit()
     shot = (Initialise(qubit=qubit), Apply(gate=Gate.X, qubits=(qubit,)), Measure(qubit=qubit))
     bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
     check.mostly(rule, bits, 1, "measured after initialise and X")
 
 
-async def _measuring_repeats(check: _Check) -> None:
+async def _measuring_repeats(check: BackendCheck) -> None:
     rule, qubit = "measuring-twice-gives-the-same", check.qubit()
     half = (Initialise(qubit=qubit), Apply(gate=Gate.H, qubits=(qubit,)), Measure(qubit=qubit), Measure(qubit=qubit))
     bits = await check.bits(rule, *(half * check.shots), Discard(qubit=qubit))
@@ -238,7 +78,7 @@ async def _measuring_repeats(check: _Check) -> None:
     )
 
 
-async def _h_gives_both(check: _Check) -> None:
+async def _h_gives_both(check: BackendCheck) -> None:
     rule, qubit = "h-gives-either", check.qubit()
     shot = (Initialise(qubit=qubit), Apply(gate=Gate.H, qubits=(qubit,)), Measure(qubit=qubit))
     bits = await check.bits(rule, *(shot * check.shots), Discard(qubit=qubit))
@@ -249,7 +89,7 @@ async def _h_gives_both(check: _Check) -> None:
     check.mostly(rule, bits, 0, "measured after H twice")
 
 
-async def _rotations_take_radians(check: _Check) -> None:
+async def _rotations_take_radians(check: BackendCheck) -> None:
     rule, qubit = "rotations-in-radians", check.qubit()
     turn = Apply(gate=Gate.RX, qubits=(qubit,), angle=3.141592653589793)
     bits = await check.bits(
@@ -258,7 +98,7 @@ async def _rotations_take_radians(check: _Check) -> None:
     check.mostly(rule, bits, 1, "measured after rx(pi)")
 
 
-async def _cx_correlates(check: _Check) -> None:
+async def _cx_correlates(check: BackendCheck) -> None:
     rule, (one, two) = "cx-makes-equal-bits", check.two()
     shot = (
         Initialise(qubit=one),
@@ -272,7 +112,7 @@ async def _cx_correlates(check: _Check) -> None:
     check.mostly(rule, [first ^ second for first, second in zip(bits[::2], bits[1::2], strict=True)], 0, "bits differ")
 
 
-async def _cz_turns_phase(check: _Check) -> None:
+async def _cz_turns_phase(check: BackendCheck) -> None:
     rule, (one, two) = "cz-turns-a-phase", check.two()
     shot = (
         Initialise(qubit=one),
@@ -287,7 +127,7 @@ async def _cz_turns_phase(check: _Check) -> None:
     check.mostly(rule, bits, 1, "measured X-basis phase after CZ")
 
 
-async def _failure_ends_batch(check: _Check) -> None:
+async def _failure_ends_batch(check: BackendCheck) -> None:
     rule = "failure-ends-the-batch"
     unknown = Measure(qubit=NO_QUBIT)
     if not check.qubits:
@@ -312,13 +152,24 @@ async def _failure_ends_batch(check: _Check) -> None:
         raise ContractViolation(rule, "what came after the failing instruction was carried out nevertheless")
 
 
-async def _discard_is_idempotent(check: _Check) -> None:
+async def _discard_is_idempotent(check: BackendCheck) -> None:
     rule, qubit = "discard-is-idempotent", check.qubit()
     await check.bits(rule, Initialise(qubit=qubit), Discard(qubit=qubit), Discard(qubit=qubit))
     await check.bits(rule, Discard(qubit=qubit))
 
 
-async def _free_qubit_is_refused(check: _Check) -> None:
+async def _discarded_are_free(check: BackendCheck) -> None:
+    rule = "discarded-qubits-are-free"
+    for _ in range(3):
+        await check.bits(rule, *(Initialise(qubit=name) for name, _ in check.qubits))
+        await check.bits(rule, *(Discard(qubit=name) for name, _ in check.qubits))
+    for name, _ in check.qubits:
+        (completion,) = await check.run(rule, Measure(qubit=name))
+        if not isinstance(completion, Failed):
+            raise ContractViolation(rule, f"{name} is held after it was discarded")
+
+
+async def _free_qubit_is_refused(check: BackendCheck) -> None:
     rule, qubit = "a-free-qubit-is-refused", check.qubit()
     await check.bits(rule, Initialise(qubit=qubit), Discard(qubit=qubit))
     for instruction in (Measure(qubit=qubit), Apply(gate=Gate.X, qubits=(qubit,))):
@@ -327,7 +178,7 @@ async def _free_qubit_is_refused(check: _Check) -> None:
             raise ContractViolation(rule, f"{type(instruction).__name__} on a qubit that nobody holds was carried out")
 
 
-async def _batches_in_order(check: _Check) -> None:
+async def _batches_in_order(check: BackendCheck) -> None:
     rule, qubit = "batches-in-order", check.qubit()
     flip, measure, reset = Apply(gate=Gate.X, qubits=(qubit,)), Measure(qubit=qubit), Initialise(qubit=qubit)
     batches: list[tuple[AnyInstruction, ...]] = []
@@ -345,7 +196,7 @@ async def _batches_in_order(check: _Check) -> None:
     check.mostly(rule, wrong, 0, "batches submitted together gave bits of another order")
 
 
-async def _arm_times_out(check: _Check) -> None:
+async def _arm_times_out(check: BackendCheck) -> None:
     rule = "arm-times-out"
     arm = check.arm("alone", ARM_TIMEOUT_NS)
     (completion,) = await check.run(rule, arm)
@@ -358,7 +209,23 @@ async def _arm_times_out(check: _Check) -> None:
         await check.bits("armed-qubit-stays-held", Initialise(qubit=arm.qubit), Discard(qubit=arm.qubit))
 
 
-async def _arm_comes_last(check: _Check) -> None:
+async def _windows_last_their_time(check: BackendCheck) -> None:
+    rule = "windows-last-their-time"
+    arm = check.arm("timed", ARM_TIMEOUT_NS)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await check.run(rule, arm)
+    lasted_ns = (loop.time() - began_s) * 1e9
+    if arm.qubit is not None:
+        await check.bits(rule, Discard(qubit=arm.qubit))
+    if lasted_ns < ARM_TIMEOUT_NS * CLOCK_RATIO:
+        text = (
+            f"a window of {ARM_TIMEOUT_NS / 1e6:g} ms that nobody else armed for ended after {lasted_ns / 1e6:.1f} ms"
+        )
+        raise ContractViolation(rule, text)
+
+
+async def _arm_comes_last(check: BackendCheck) -> None:
     rule = "arm-comes-last"
     arm = check.arm("not-last", ARM_TIMEOUT_NS)
     completions = await check.run(rule, arm, Cancel(window_id=arm.window_id))
@@ -366,13 +233,12 @@ async def _arm_comes_last(check: _Check) -> None:
         raise ContractViolation(rule, "a batch was accepted in which something follows Arm")
 
 
-async def _cancel_ends_window(check: _Check) -> None:
+async def _cancel_ends_window(check: BackendCheck) -> None:
     rule = "cancel-ends-a-window"
     arm = check.arm("cancelled", LONG_TIMEOUT_NS)
     window = check.submit(arm)
     (completion,) = await check.run(rule, Cancel(window_id=arm.window_id))
-    if not isinstance(completion, Done):
-        raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+    check.done(rule, completion)
     (ended,) = await check.answered(rule, window, 1)
     if not isinstance(ended, WindowEnded) or ended.attempts != 0:
         raise ContractViolation(rule, f"a window cancelled before it began was answered with {ended}")
@@ -380,21 +246,22 @@ async def _cancel_ends_window(check: _Check) -> None:
         await check.bits(rule, Discard(qubit=arm.qubit))
 
 
-async def _cancel_of_unknown(check: _Check) -> None:
+async def _cancel_of_unknown(check: BackendCheck) -> None:
     rule = "cancel-of-an-unknown-window-is-done"
     (completion,) = await check.run(rule, Cancel(window_id=WindowId("contract-never-armed")))
-    if not isinstance(completion, Done):
-        raise ContractViolation(rule, f"Cancel was answered with {completion}, expected Done")
+    check.done(rule, completion)
 
 
-async def _clock_claims_hold(check: _Check) -> None:
+async def _clock_claims_hold(check: BackendCheck) -> None:
     """What a clock says of itself is of the past, in order, and can be true together with what it said before."""
     servo, last = Servo(ClockSpec()), None
-    for _ in range(CLAIMS):
+    for number in range(CLAIMS):
         try:
             async with asyncio.timeout(check.timeout_s):
                 claim, at_ns = await check.sink.claims.get()
         except TimeoutError:
+            if number == 0 and check.has_clock is None:
+                raise RuleSkipped("has no clock that disciplines itself: no claim came") from None
             raise ContractViolation("clock-claims", f"no claim came within {check.timeout_s:g} s") from None
         if claim.state is not ClockState.LOCKED:
             continue
@@ -413,17 +280,18 @@ async def _clock_claims_hold(check: _Check) -> None:
         raise ContractViolation("clock-claims", f"none of {CLAIMS} claims is of a clock that is locked")
 
 
-_Rule = Callable[[_Check], Awaitable[None]]
+Rule = Callable[[BackendCheck], Awaitable[None]]
 
-_ANY: tuple[tuple[str, _Rule], ...] = (
+RULES_OF_ALL: tuple[tuple[str, Rule], ...] = (
     ("failure-ends-the-batch", _failure_ends_batch),
     ("cancel-of-an-unknown-window-is-done", _cancel_of_unknown),
     ("arm-comes-last", _arm_comes_last),
     ("arm-times-out", _arm_times_out),
+    ("windows-last-their-time", _windows_last_their_time),
     ("cancel-ends-a-window", _cancel_ends_window),
 )
-_WITH_CLOCK: tuple[tuple[str, _Rule], ...] = (("clock-claims", _clock_claims_hold),)
-_WITH_QUBITS: tuple[tuple[str, _Rule], ...] = (
+RULES_OF_CLOCKS: tuple[tuple[str, Rule], ...] = (("clock-claims", _clock_claims_hold),)
+RULES_OF_ENDS: tuple[tuple[str, Rule], ...] = (
     ("a-free-qubit-is-refused", _free_qubit_is_refused),
     ("initialise-gives-0", _initialise_gives_0),
     ("x-gives-1", _x_gives_1),
@@ -434,6 +302,7 @@ _WITH_QUBITS: tuple[tuple[str, _Rule], ...] = (
     ("cz-turns-a-phase", _cz_turns_phase),
     ("discard-is-idempotent", _discard_is_idempotent),
     ("batches-in-order", _batches_in_order),
+    ("discarded-qubits-are-free", _discarded_are_free),
 )
 
 
@@ -459,19 +328,19 @@ async def check_backend(
     Raises:
         ContractViolation: with the rule that does not hold.
     """
-    check = _Check(factory(), link_id, timeout_s, shots, error_ratio)
+    check = BackendCheck(factory(), link_id, timeout_s, shots, error_ratio, has_clock=has_clock)
     held: list[str] = []
     skipped: dict[str, str] = {}
     try:
         await check.start()
         held.append("connects")
-        _check_names(check)
-        rules = (*(_WITH_QUBITS if check.qubits else ()), *_ANY, *(_WITH_CLOCK if has_clock else ()))
+        check_names(check)
+        rules = (*(RULES_OF_ENDS if check.qubits else ()), *RULES_OF_ALL, *(RULES_OF_CLOCKS if has_clock else ()))
         for rule, run in rules:
             try:
                 await run(check)
                 held.append(rule)
-            except _Skipped as reason:
+            except RuleSkipped as reason:
                 skipped[rule] = str(reason)
             if check.sink.violation is not None:
                 raise check.sink.violation
@@ -481,7 +350,9 @@ async def check_backend(
         await check.stop()
     held.append("closes")
     if check.qubits:
-        await _close_frees(_Check(factory(), link_id, timeout_s, shots, error_ratio), check.qubits)
+        await close_frees(
+            BackendCheck(factory(), link_id, timeout_s, shots, error_ratio, has_clock=has_clock), check.qubits
+        )
         held.append("close-frees")
     if check.sink.violation is not None:
         raise check.sink.violation
@@ -489,13 +360,14 @@ async def check_backend(
     return ContractReport(held=tuple(held), skipped=skipped)
 
 
-def _check_names(check: _Check) -> None:
+def check_names(check: BackendCheck) -> None:
+    """Check that no two qubits have one name."""
     names = [name for name, _ in check.qubits]
     if len(set(names)) != len(names):
         raise ContractViolation("qubits-are-named-once", f"the qubits are {', '.join(names)}")
 
 
-async def _close_frees(check: _Check, before: tuple[tuple[QubitName, QubitKind], ...]) -> None:
+async def close_frees(check: BackendCheck, before: tuple[tuple[QubitName, QubitKind], ...]) -> None:
     """Check that a backend made anew has the same qubits, and that the one that was held before `close` is free."""
     try:
         await check.start()

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bellwire.backends.interface import BackendContext, BackendSinkCapable, NodeBackend
 from bellwire.protocols.errors import BackendError, ConfigError
 from bellwire.protocols.hardware_clock import ClockClaim
-from bellwire.protocols.ids import QubitName
+from bellwire.protocols.ids import QubitName, WindowId
 from bellwire.protocols.instructions import (
     AnyCompletion,
     AnyInstruction,
     Arm,
+    BellState,
+    Cancel,
     Done,
     Failed,
     Instruction,
@@ -31,6 +33,8 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.node import Batch, QubitKind
 
+NO_HERALD = "none"
+NANOSECONDS = 1_000_000_000
 DEFAULT_QUBITS: Mapping[str, str] = {"c0": QubitKind.COMMUNICATION, "s0": QubitKind.STORAGE}
 
 
@@ -39,9 +43,18 @@ class MockBackend(NodeBackend):
 
     Without a script everything succeeds at once, measurements give 0 and windows end after no attempt. `batches` holds all
     that was submitted, in order, and `connects` counts how often the sink was told that the hardware is there.
+
+    Links in `windows` are played: their windows begin when they may, and end at once with their last attempt, which a
+    station sees herald the state that stands there (`none` for none); or after no attempt, by `timeout_ns` or `Cancel`.
     """
 
-    def __init__(self, qubits: Mapping[str, str] = DEFAULT_QUBITS, *, connect_at_once: bool = True) -> None:
+    def __init__(
+        self,
+        qubits: Mapping[str, str] = DEFAULT_QUBITS,
+        *,
+        connect_at_once: bool = True,
+        windows: Mapping[str, str] | None = None,
+    ) -> None:
         self.qubits = tuple((QubitName(name), QubitKind(kind)) for name, kind in qubits.items())
         self.batches: list[Batch] = []
         self.connects = 0
@@ -55,6 +68,10 @@ class MockBackend(NodeBackend):
         self._unanswered: deque[Batch] = deque()
         self._scripts: dict[type[Instruction], deque[AnyCompletion]] = {}
         self._arrived: list[tuple[int, asyncio.Future[None]]] = []
+        self._heralds = {
+            link: None if state == NO_HERALD else BellState(state) for link, state in (windows or {}).items()
+        }
+        self._windows: dict[WindowId, tuple[int, asyncio.TimerHandle]] = {}
 
     # What the agent calls.
 
@@ -82,6 +99,7 @@ class MockBackend(NodeBackend):
         self._up = False
         self._sink = None
         self._unanswered.clear()
+        self._forget_windows()
 
     # What a test calls.
 
@@ -116,6 +134,7 @@ class MockBackend(NodeBackend):
             raise BackendError("the mock has no sink yet: connect comes first")
         self._up = False
         self._unanswered.clear()
+        self._forget_windows()
         self._sink.lost(why)
 
     def claim(self, claim: ClockClaim) -> None:
@@ -141,6 +160,10 @@ class MockBackend(NodeBackend):
             self._answer(self._unanswered.popleft())
 
     def _answer(self, batch: Batch) -> None:
+        last = batch.instructions[-1] if batch.instructions else None
+        if isinstance(last, Arm) and last.link_id in self._heralds and len(batch.instructions) == 1:
+            self._play(batch.number, last)
+            return
         completions: list[AnyCompletion] = []
         for instruction in batch.instructions:
             if completions and isinstance(completions[-1], Failed):
@@ -150,8 +173,30 @@ class MockBackend(NodeBackend):
         if self._sink is not None:
             self._sink.completed(batch.number, tuple(completions))
 
+    def _play(self, number: int, arm: Arm) -> None:
+        """Begin a window of a link in `windows`."""
+        begins = arm.start_in_ns < arm.timeout_ns
+        herald = self._heralds[arm.link_id] if begins and arm.qubit is None else None
+        ended = WindowEnded(window_id=arm.window_id, attempts=arm.attempts if begins else 0, bell_state=herald)
+        delay_s = min(arm.start_in_ns, arm.timeout_ns) / NANOSECONDS
+        timer = asyncio.get_running_loop().call_later(delay_s, lambda: self._end_window(ended))
+        self._windows[arm.window_id] = (number, timer)
+
+    def _end_window(self, ended: WindowEnded) -> None:
+        number, timer = self._windows.pop(ended.window_id)
+        timer.cancel()
+        if self._sink is not None:
+            self._sink.completed(number, (ended,))
+
+    def _forget_windows(self) -> None:
+        for _, timer in self._windows.values():
+            timer.cancel()
+        self._windows.clear()
+
     def execute(self, instruction: AnyInstruction) -> AnyCompletion:
         """Answer one instruction. Subclasses may know better."""
+        if isinstance(instruction, Cancel) and instruction.window_id in self._windows:
+            self._end_window(WindowEnded(window_id=instruction.window_id, attempts=0))
         script = self._scripts.get(type(instruction))
         if script:
             return script.popleft()
@@ -163,17 +208,22 @@ class MockBackend(NodeBackend):
 
 
 def create_backend(context: BackendContext) -> NodeBackend:
-    """Make a mock. Its one option is `qubits`: names with their kinds.
+    """Make a mock. Its options are `qubits`, names with their kinds, and `windows`, links with what their stations herald.
 
     Raises:
-        ConfigError: for another option, or a kind that there is not.
+        ConfigError: for another option, or a kind or a state that there is not.
     """
-    unknown = sorted(set(context.options) - {"qubits"})
-    if unknown:
-        raise ConfigError(f"backend mock of {context.node}: unknown option {unknown[0]!r}, it takes qubits")
     qubits = context.options.get("qubits", DEFAULT_QUBITS)
-    kinds = [str(kind) for kind in QubitKind]
-    if not isinstance(qubits, Mapping) or not all(kind in kinds for kind in qubits.values()):
-        expected = f"a table of qubit names, each with one of {', '.join(kinds)}"
-        raise ConfigError(f"backend mock of {context.node}: option qubits: expected {expected}")
-    return MockBackend(qubits)
+    windows = context.options.get("windows", {})
+    unknown = sorted(set(context.options) - {"qubits", "windows"})
+    if unknown:
+        raise ConfigError(f"backend mock of {context.node}: unknown option {unknown[0]!r}, it takes qubits, windows")
+    _check(context, "qubits", qubits, "qubit names", [str(kind) for kind in QubitKind])
+    _check(context, "windows", windows, "links' names", [*(str(state) for state in BellState), NO_HERALD])
+    return MockBackend(qubits, windows=windows)
+
+
+def _check(context: BackendContext, option: str, table: object, names: str, values: Sequence[str]) -> None:
+    if not isinstance(table, Mapping) or not all(value in values for value in table.values()):
+        expected = f"a table of {names}, each with one of {', '.join(values)}"
+        raise ConfigError(f"backend mock of {context.node}: option {option}: expected {expected}")

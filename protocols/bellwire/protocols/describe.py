@@ -105,7 +105,9 @@ def _row(field: inspect.Field) -> FieldRow:
         default = "required"
     else:
         value = msgspec.to_builtins(field.default)
-        default = "nil" if value is None else "empty" if value in ("", b"", [], ()) else str(value).lower()
+        default = "nil" if value is None else "empty" if value in ("", b"", [], ()) else str(value)
+        if isinstance(value, bool):
+            default = default.lower()
         if isinstance(value, dict):
             default = "of its fields"
         elif isinstance(value, list | tuple) and value:
@@ -137,8 +139,7 @@ def _bounds(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         if kind.ge is None and kind.le is None:
             return "finite" if isinstance(kind, inspect.FloatType) else "any"
-        high = "" if kind.le is None else _NUMBERS.get(int(kind.le), f"{kind.le:g}" if kind.le < 1e5 else str(kind.le))
-        return f"{kind.ge:g}..{high}"
+        return f"{_number(kind.ge)}..{_number(kind.le)}"
     if isinstance(kind, inspect.StrType):
         least = kind.min_length or (1 if kind.pattern else 0)
         return f"{least}..{kind.max_length} {_RULES[kind.pattern]}"
@@ -150,6 +151,16 @@ def _bounds(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.VarTupleType):
         return f"{kind.min_length or 0}..{kind.max_length} items, each {_bounds(kind.item_type)}"
     return f"`{kind.cls.__name__.lower()}`" if isinstance(kind, inspect.StructType) else ""
+
+
+def _number(value: float | None) -> str:
+    """A bound, to the last digit: a receiver refuses what is beyond it."""
+    if value is None:
+        return ""
+    named = _NUMBERS.get(int(abs(value)))
+    if named is not None:
+        return f"-({named})" if value < 0 else named
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def fields_block(name: str, meanings: Mapping[str, str]) -> str:

@@ -38,8 +38,6 @@ from bellwire.protocols.session import Loss, Session, SessionInput, SessionSetti
 from bellwire.protocols.timers import Timer, TimerQueue
 from bellwire.protocols.version import SUPPORTED_VERSIONS, negotiate
 
-_GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
-
 __all__ = ["Answer", "AnswerHandler", "Endpoint"]
 
 M = TypeVar("M", bound=Message)
@@ -359,8 +357,7 @@ class Endpoint:
             return
         if session.state is SessionState.UP and message.epoch == session.epoch:
             session.heard_ns = self.now_ns
-        refused = session.state is SessionState.GREETING and message.code in _GREETING_REFUSED
-        if refused and message.request_id in session.hellos:
+        if session.is_refused_by(message):
             session.step(SessionInput.REFUSED, Loss.SILENT, f"{peer} refused the session: {message.text}")
         elif message.code in (ErrorCode.NO_SESSION, ErrorCode.STALE):
             session.step(SessionInput.DISOWNED)

@@ -244,6 +244,8 @@ class Gates:
         def answered(answer: Answer) -> None:
             if gate.gate_id not in self.gates:
                 return
+            if isinstance(answer, RequestError) and answer.code is ErrorCode.PEER_LOST:
+                return  # Silent: the gate goes on until its deadline. Gone for certain: `peer_lost` ends it right now.
             if isinstance(answer, RequestError):
                 gate.lose(RequestError(ErrorCode.INDETERMINATE, answer.text))
             else:

@@ -137,8 +137,8 @@ class WindowEnd(Machine[WindowState, WindowInput]):
         (_S.ARMED, _I.TIMEOUT): Row(_S.CANCELLING, "cancel", "2 §3.5"),
         (_S.COUNTED, _I.HERALD): Row(_S.ENDED, "keep_report_and_compare", "2 §3.3"),
         (_S.COUNTED, _I.NONE): Row(_S.ENDED, "end_empty", "2 §3.3"),
-        (_S.COUNTED, _I.ABORT): Row(_S.ENDED, "end_empty", "2 §3.5"),
-        (_S.COUNTED, _I.TIMEOUT): Row(_S.ENDED, "end_empty", "2 §3.5"),
+        (_S.COUNTED, _I.ABORT): Row(_S.ENDED, "end_aborted", "2 §3.5"),
+        (_S.COUNTED, _I.TIMEOUT): Row(_S.ENDED, "end_aborted", "2 §3.5"),
         (_S.REPORTED, _I.COUNT): Row(_S.ENDED, "keep_count_and_compare", "2 §3.3"),
         (_S.REPORTED, _I.HERALD): Row(_S.REPORTED, None, "2 §3.3"),
         (_S.REPORTED, _I.FAIL): Row(_S.ENDED, "end_empty", "2 §3.5"),
@@ -210,6 +210,11 @@ class WindowEnd(Machine[WindowState, WindowInput]):
         self.why = self.why or (why if isinstance(why, str) else "")
         self.abandoned = self.state is WindowState.CANCELLING and self.why != NO_HERALD
         self._cancel(self)
+
+    def end_aborted(self, why: str) -> None:
+        """The window is given up after the hardware has stopped by itself."""
+        self.abandoned = why != NO_HERALD
+        self.end_empty(why)
 
     def end_empty(self, why: object = "") -> None:
         """The window ends without a pair."""

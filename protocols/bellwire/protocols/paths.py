@@ -343,7 +343,7 @@ class Paths:
         try:
             message = CODEC.decode(data)
         except Undecodable:
-            counters.malformed += 1
+            self._driven.receive(peer, data, self._now_ns)  # which refuses it (spec 1 §3.1)
             return
         if way is None or message.peer_epoch != self._endpoint.epoch or message.epoch < way.arrival.epoch:
             counters.stale += 1

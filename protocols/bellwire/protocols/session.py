@@ -10,16 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.ids import Epoch, NodeId
 from bellwire.protocols.limits import MAX_ANSWERED_BYTES, MAX_ANSWERED_REQUESTS
 from bellwire.protocols.machine import Machine, Row
-from bellwire.protocols.messages import Role
+from bellwire.protocols.messages import Role, SessionError
 from bellwire.protocols.timers import Timer
 
 NANOSECOND = 1_000_000_000
 
 MAX_HELLOS = 16
 """Hellos of one greeting whose refusal is understood."""
+
+_GREETING_REFUSED = (ErrorCode.VERSION, ErrorCode.STALE, ErrorCode.LIMIT, ErrorCode.DENIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,11 @@ class Session(Machine[SessionState, SessionInput]):
         self.hellos[request_id] = now_ns
         if len(self.hellos) > MAX_HELLOS:
             del self.hellos[next(iter(self.hellos))]
+
+    def is_refused_by(self, error: SessionError) -> bool:
+        """Whether an error refuses one of the latest hellos of the present greeting, for good (spec 1 §6.2)."""
+        greeting = self.state is SessionState.GREETING and error.request_id in self.hellos
+        return greeting and error.code in _GREETING_REFUSED
 
     def greet(self) -> None:
         """Send a hello."""

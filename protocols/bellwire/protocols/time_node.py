@@ -10,7 +10,6 @@ from typing import Final
 
 from bellwire.protocols.departures import Departure
 from bellwire.protocols.endpoint import Answer, Endpoint
-from bellwire.protocols.errors import RequestError
 from bellwire.protocols.hardware_clock import HARDWARE, ClockClaim, HardwareClock
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import PATH_KEY_BYTES
@@ -192,8 +191,7 @@ class TimeNode:
             if isinstance(answer, TimeGrant) and exchanges:
                 self._take_path(answer)
             if endpoint.is_up(peer):
-                failed = isinstance(answer, RequestError)
-                delay_ns = settings.interval_ns if failed else settings.lease_ns // 2
+                delay_ns = answer.lease_ns // 2 if isinstance(answer, TimeGrant) else settings.interval_ns
                 self._stop_renewing(peer)
                 self._renewals[peer] = endpoint.timers.at(endpoint.now_ns + delay_ns, lambda: self._lease(peer))
 

@@ -247,9 +247,7 @@ class Connection:
         return limit
 
     def _take(self, sender: bytes, data: bytes) -> None:
-        if len(data) > MAX_MESSAGE_BYTES:
-            self.counters.oversize += 1
-            return
+        self.counters.oversize += len(data) > MAX_MESSAGE_BYTES  # Whoever decodes it refuses it.
         name = self._senders.get(sender)
         if name is None:
             if not sender or len(sender) > MAX_NODE_ID_CHARS or not sender.isascii():

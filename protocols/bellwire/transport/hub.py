@@ -314,11 +314,13 @@ class Hub:
         if sender is None or not self._is_from(sender, message):
             self._take_unbound(origin, target, message)
             return
-        if len(message) > MAX_MESSAGE_BYTES:
-            self.counters.oversize += 1
-            return
         if target == self._name:
             self._deliver(sender, origin, message)
+            return
+        if self._relay and len(message) > MAX_MESSAGE_BYTES:
+            self.counters.oversize += 1
+            text = f"a message of {len(message)} bytes, at most {MAX_MESSAGE_BYTES} are relayed"
+            self._tell(sender, origin, ErrorCode.OVERSIZE, text, "1 §3.4")
             return
         receiver = members.reached.get(target) if self._relay else None
         if receiver is None:
@@ -363,8 +365,6 @@ class Hub:
             return
         if sender is None:
             self.counters.revoked += 1
-        elif len(message) > MAX_MESSAGE_BYTES:
-            self.counters.oversize += 1
         elif target == self._name:
             self._deliver(sender, origin, message)
         elif not self._relay:
@@ -390,6 +390,7 @@ class Hub:
             self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7")
             return
         self.counters.delivered += 1
+        self.counters.oversize += len(message) > MAX_MESSAGE_BYTES  # whoever decodes it refuses it
         self._fed = True
         bound = sender.origin == origin
         if not bound:
@@ -403,7 +404,8 @@ class Hub:
         if not bound:
             # What the owner answers goes to the connection that asked, and that is known only now.
             self.drained()
-            if sender.origin != origin:
+            # With a session, of another connection, the owner took it; without one, the owner has said so where it must.
+            if sender.name in self.members.reached and sender.origin != origin:
                 self._tell_ungreeted(sender, origin)
 
     def _after_portion(self) -> None:

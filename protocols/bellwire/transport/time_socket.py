@@ -109,10 +109,11 @@ class TimeSocket:
             if self._socket is None:
                 return
             try:
-                data, ancillary, _, address = self._socket.recvmsg(MAX_DATAGRAM_BYTES, 64)
+                data, ancillary, _, address = self._socket.recvmsg(MAX_DATAGRAM_BYTES + 1, 64)
             except OSError:
                 return  # empty, or the other side's port was closed: nothing to take in either case
-            self._receive(data, address, self._arrived_ns(ancillary))
+            if len(data) <= MAX_DATAGRAM_BYTES:
+                self._receive(data, address, self._arrived_ns(ancillary))
 
     def _arrived_ns(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         """When a datagram arrived, on the own clock. The wall clock is read first, so that it is never too early."""

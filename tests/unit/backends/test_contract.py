@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable
 
 import pytest
 
-from bellwire.backends.contract import ContractViolation, check_backend
+from bellwire.backends.check import ContractViolation
+from bellwire.backends.conformance import RUNNER, check_cases
+from bellwire.backends.contract import check_backend
 from bellwire.backends.interface import BackendSinkCapable
 from bellwire.backends.mock import MockBackend
+from bellwire.conformance.catalogue import Result, Verdict
 from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, NodeId, QubitName
 from bellwire.protocols.instructions import (
     AnyCompletion,
     AnyInstruction,
     Apply,
+    Cancel,
     Discard,
+    Done,
     Failed,
     Gate,
     Initialise,
+    Measured,
     WindowEnded,
 )
 from bellwire.protocols.messages import ClockState
@@ -51,14 +58,22 @@ class IdealBackend(MockBackend):
         self.qubits = tuple((qubit.name, qubit.kind) for qubit in self.world.qubits(self.node))
 
     def submit(self, batch: Batch) -> None:
-        # Windows here never gather all parties, and time is made to pass at once.
-        now_ns = local_time_ns()
-        self.world.submit(self.node, batch.number, batch.instructions, now_ns)
+        # Windows here never gather all parties: they end by their time.
+        self.world.submit(self.node, batch.number, batch.instructions, local_time_ns())
+        self.tell()
+
+    def tell(self) -> None:
         deadline_ns = self.world.next_deadline_ns()
-        if deadline_ns is not None and deadline_ns < now_ns + 10**9:
-            self.world.handle_deadline(deadline_ns)
+        if deadline_ns is not None:
+            delay_s = max(0.0, (deadline_ns - local_time_ns()) / 1e9)
+            asyncio.get_running_loop().call_later(delay_s, self.pass_time, deadline_ns)
         for done in self.world.take_completions():
             self.answer(done.batch_id, done.completions)
+
+    def pass_time(self, deadline_ns: int) -> None:
+        if self._sink is not None:
+            self.world.handle_deadline(max(deadline_ns, local_time_ns()))
+            self.tell()
 
     def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
         if self._sink is not None:
@@ -70,13 +85,24 @@ class ClockBackend(IdealBackend):
 
     def submit(self, batch: Batch) -> None:
         if batch.number == 1:
-            now_ns = local_time_ns()
-            for number in range(4):
-                self.claim(self.made(now_ns - 4_000_000 + number * 1_000_000, number))
+            self.claim_all()
         super().submit(batch)
+
+    def claim_all(self) -> None:
+        now_ns = local_time_ns()
+        for number in range(4):
+            self.claim(self.made(now_ns - 4_000_000 + number * 1_000_000, number))
 
     def made(self, local_ns: int, number: int) -> ClockClaim:
         return ClockClaim(state=ClockState.LOCKED, local_ns=local_ns, offset_ns=7, uncertainty_ps=900, reading_ns=5)
+
+
+class ClockAtOnce(ClockBackend):
+    """Makes its claims as soon as it is connected."""
+
+    async def connect(self, sink: BackendSinkCapable) -> None:
+        await super().connect(sink)
+        self.claim_all()
 
 
 class ClaimsTheFuture(ClockBackend):
@@ -95,6 +121,10 @@ class ClaimsTooMuch(ClockBackend):
     def made(self, local_ns: int, number: int) -> ClockClaim:
         claim = super().made(local_ns, number)
         return dataclasses.replace(claim, offset_ns=claim.offset_ns + 1_000 * number)
+
+
+class LiesAtOnce(ClaimsTooMuch, ClockAtOnce):
+    """Does so as soon as it is connected."""
 
 
 class NeverLocks(ClockBackend):
@@ -176,6 +206,52 @@ class TimesOutLoudly(IdealBackend):
         super().answer(number, loud)
 
 
+class FastClock(IdealBackend):
+    """Lies about its clock: no time passes for its windows."""
+
+    def tell(self) -> None:
+        deadline_ns = self.world.next_deadline_ns()
+        if deadline_ns is not None and deadline_ns < local_time_ns() + 10**9:
+            self.world.handle_deadline(deadline_ns)
+        super().tell()
+
+
+class MeasuresBeforeAsked(IdealBackend):
+    """Reports a measurement that nobody has asked for yet."""
+
+    def submit(self, batch: Batch) -> None:
+        self.answer(batch.number + 1, (Measured(bit=0),))
+        super().submit(batch)
+
+
+class IgnoresCancel(IdealBackend):
+    def submit(self, batch: Batch) -> None:
+        if isinstance(batch.instructions[0], Cancel):
+            self.answer(batch.number, (Done(),) * len(batch.instructions))
+        else:
+            super().submit(batch)
+
+
+class LeaksQubits(IdealBackend):
+    """Answers a discard, and keeps every second qubit."""
+
+    def submit(self, batch: Batch) -> None:
+        left = tuple(
+            Initialise(qubit=one.qubit) if isinstance(one, Discard) and one.qubit == "s0" else one
+            for one in batch.instructions
+        )
+        super().submit(Batch(number=batch.number, instructions=left))
+
+
+class TwoOfOneName(IdealBackend):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qubits = (*self.qubits, self.qubits[0])
+
+
+TIMELESS = [case for case in RUNNER.cases if not case.id.startswith("TIME-")]
+CLOCKS = [case for case in RUNNER.cases if case.id.startswith("TIME-")]
+
 SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (NeverConnects, "connects"),
     (AnswersTwice, "answered-once"),
@@ -185,6 +261,11 @@ SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (RefusesFreeDiscards, "discard-is-idempotent"),
     (FlipsPhases, "x-gives-1"),
     (TimesOutLoudly, "arm-times-out"),
+    (FastClock, "windows-last-their-time"),
+    (MeasuresBeforeAsked, "answered-once"),
+    (IgnoresCancel, "cancel-ends-a-window"),
+    (LeaksQubits, "discarded-qubits-are-free"),
+    (TwoOfOneName, "qubits-are-named-once"),
 ]
 
 
@@ -203,7 +284,8 @@ async def test_check_backend_of_sound_station_checks_windows_alone() -> None:
 
 async def test_check_backend_without_a_link_skips_windows() -> None:
     report = await check_backend(IdealBackend)
-    assert set(report.skipped) == {"arm-comes-last", "arm-times-out", "cancel-ends-a-window"}
+    windows = {"arm-comes-last", "arm-times-out", "cancel-ends-a-window", "windows-last-their-time"}
+    assert set(report.skipped) == windows
     assert set(report.skipped.values()) == {"needs a link_id"}
 
 
@@ -240,3 +322,39 @@ async def test_check_backend_of_mere_mock_finds_no_physics() -> None:
     with pytest.raises(ContractViolation) as violation:
         await check_backend(lambda: GivesZero(QUBITS))
     assert violation.value.rule in {"failure-ends-the-batch", "a-free-qubit-is-refused"}
+
+
+async def test_cases_of_the_kit_over_a_sound_backend_all_pass() -> None:
+    results = await check_cases(IdealBackend, LINK, TIMELESS)
+    assert {result.case.id: result.text for result in results if result.verdict is not Verdict.PASS} == {}
+
+
+async def test_cases_of_the_kit_over_a_station_skip_what_needs_qubits() -> None:
+    verdicts = {result.verdict for result in await check_cases(StationBackend, LINK, TIMELESS)}
+    assert verdicts == {Verdict.PASS, Verdict.SKIP}
+
+
+@pytest.mark.parametrize(("factory", "rule"), SPOILT, ids=[factory.__name__ for factory, _ in SPOILT])
+async def test_cases_of_the_kit_over_a_spoilt_backend_name_the_rule(
+    factory: Callable[[], MockBackend], rule: str
+) -> None:
+    told: list[Result] = []
+    results = await check_cases(factory, LINK, TIMELESS, False, told.append, timeout_s=0.2)
+    assert any(result.verdict is Verdict.FAIL and result.text.startswith(f"{rule}: ") for result in results)
+    assert told == results
+
+
+@pytest.mark.parametrize(
+    ("factory", "verdict", "text"),
+    [
+        (ClockAtOnce, Verdict.PASS, ""),
+        (IdealBackend, Verdict.SKIP, "has no clock that disciplines itself"),
+        (LiesAtOnce, Verdict.FAIL, "clock-claims-agree: "),
+    ],
+)
+async def test_case_of_clocks_judges_a_backend_that_has_one(
+    factory: Callable[[], MockBackend], verdict: Verdict, text: str
+) -> None:
+    [result] = await check_cases(factory, LINK, CLOCKS, timeout_s=0.2)
+    assert result.verdict is verdict
+    assert result.text.startswith(text)

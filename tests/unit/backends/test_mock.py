@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from bellwire.backends.interface import BackendContext
@@ -9,7 +10,17 @@ from bellwire.backends.mock import MockBackend, create_backend
 from bellwire.protocols.errors import BackendError, ConfigError
 from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import LinkId, QubitName, WindowId
-from bellwire.protocols.instructions import Arm, Done, Failed, Initialise, Measure, Measured, WindowEnded
+from bellwire.protocols.instructions import (
+    Arm,
+    BellState,
+    Cancel,
+    Done,
+    Failed,
+    Initialise,
+    Measure,
+    Measured,
+    WindowEnded,
+)
 from bellwire.protocols.messages import ClockState
 from bellwire.protocols.node import Batch, QubitKind
 
@@ -121,3 +132,55 @@ def test_create_backend_with_wrong_options_says_so(
 ) -> None:
     with pytest.raises(ConfigError, match=text):
         create_backend(dataclasses.replace(context, options=options))
+
+
+async def playing(sink: RecordingSink) -> MockBackend:
+    backend = MockBackend({"c0": "communication"}, windows={"l": "psi+", "dark": "none"})
+    await backend.connect(sink)
+    await sink.next()
+    return backend
+
+
+@pytest.mark.parametrize(
+    ("changes", "attempts", "herald"),
+    [
+        ({}, 6, None),
+        ({"qubit": None}, 6, "psi+"),
+        ({"qubit": None, "link_id": LinkId("dark")}, 6, None),
+        ({"qubit": None, "start_in_ns": 10**9}, 0, None),
+    ],
+)
+async def test_mock_that_plays_a_link_ends_its_windows_with_their_last_attempt(
+    sink: RecordingSink, changes: dict[str, object], attempts: int, herald: str | None
+) -> None:
+    backend = await playing(sink)
+    arm = msgspec.structs.replace(ARM, attempts=6, timeout_ns=10**6, **changes)
+    backend.submit(Batch(number=1, instructions=(arm,)))
+    state = BellState(herald) if herald is not None else None
+    assert await sink.next() == (
+        "completed",
+        1,
+        (WindowEnded(window_id=arm.window_id, attempts=attempts, bell_state=state),),
+    )
+
+
+async def test_mock_that_plays_a_link_ends_a_cancelled_window_before_it_begins(sink: RecordingSink) -> None:
+    backend = await playing(sink)
+    backend.submit(Batch(number=1, instructions=(msgspec.structs.replace(ARM, start_in_ns=10**15, timeout_ns=10**16),)))
+    backend.submit(Batch(number=2, instructions=(Cancel(window_id=ARM.window_id),)))
+    assert await sink.next() == ("completed", 1, (WindowEnded(window_id=ARM.window_id, attempts=0),))
+    assert await sink.next() == ("completed", 2, (Done(),))
+
+
+async def test_mock_that_is_lost_or_closed_forgets_its_windows(sink: RecordingSink) -> None:
+    backend = await playing(sink)
+    arm = msgspec.structs.replace(ARM, start_in_ns=10**15, timeout_ns=10**16)
+    backend.submit(Batch(number=1, instructions=(arm,)))
+    backend.submit(Batch(number=2, instructions=(INITIALISE,)))
+    assert (await sink.next())[:2] == ("completed", 2)
+    backend.lose("unplugged")
+    assert await sink.next() == ("lost", "unplugged")
+    backend.come_up()
+    await sink.next()
+    backend.submit(Batch(number=3, instructions=(Cancel(window_id=arm.window_id),)))
+    assert await sink.next() == ("completed", 3, (Done(),))

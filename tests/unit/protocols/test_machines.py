@@ -151,3 +151,20 @@ def test_window_of_any_history_ends_once_and_heralds_only_what_both_said(
         assert kinds == {WindowInput.COUNT, WindowInput.HERALD}
         assert window.attempt in attempts
         assert window.counted == window.attempt
+
+
+@pytest.mark.parametrize(
+    ("last", "why", "told"), [("abort", "refused", True), ("timeout", "late", True), ("none", "no herald", False)]
+)
+def test_window_given_up_after_its_count_is_told_to_the_others(last: str, why: str, told: bool) -> None:
+    """Spec 2 §3.5: for any other reason than a report of no herald."""
+    window = WindowEnd(
+        window_id=WindowId("w"),
+        create_id=CreateId("c"),
+        qubit=QubitName("q"),
+        cancel=lambda _: None,
+        ended=lambda _: None,
+    )
+    window.step(WindowInput.COUNT, 3)
+    window.step(WindowInput(last), why)
+    assert window.abandoned is told

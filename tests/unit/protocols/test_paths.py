@@ -1,120 +1,20 @@
-"""Messages stay in order, once each, whatever path they take (spec 1 §4.8): machines, and stories that Hypothesis thinks of."""
+"""The machines of paths: when to connect, what goes on which path, and the order in which messages are taken (spec 1 §4.8)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from unruly import examples
+from path_sides import ALICE, BOB, HELD_MS, Side, fence, introduction
 
 from bellwire.protocols import introductions
 from bellwire.protocols.arrival import RELAY, Arrival, ArrivalInput, ArrivalState
-from bellwire.protocols.codec import CODEC
-from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import RemoteProtocolError
-from bellwire.protocols.ids import BROKER, Epoch, NodeId
+from bellwire.protocols.ids import Epoch, NodeId
 from bellwire.protocols.limits import MAX_HELD_MESSAGES
-from bellwire.protocols.messages import (
-    FencePart,
-    Role,
-    SessionFence,
-    SessionIntroduction,
-)
-from bellwire.protocols.path import Dial, HangUp, Path, PathInput, PathSettings, PathState
-from bellwire.protocols.paths import HELD, Paths
+from bellwire.protocols.messages import FencePart
+from bellwire.protocols.path import Dial, HangUp, Path, PathInput, PathState
 from bellwire.protocols.session import Loss
 
-ALICE, BOB = NodeId("alice"), NodeId("bob")
 MS = 1_000_000
-HELD_MS = 1_000
-"""A third of the default liveness, rounded up."""
-
-EPOCHS = {ALICE: Epoch(10), BOB: Epoch(20)}
-
-
-def introduction(node: NodeId, *endpoints: str, incarnation: int = 0) -> SessionIntroduction:
-    return SessionIntroduction(
-        node=node,
-        role=Role.AGENT,
-        public_key=node.encode().ljust(32),
-        incarnation=Epoch(incarnation or EPOCHS[node]),
-        endpoints=endpoints,
-    )
-
-
-class Upper:
-    """What lies above the paths: it says what it is told to, and remembers what it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[bytes] = []
-        self.said: list[tuple[NodeId, bytes]] = []
-
-    def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
-        self.heard.append(data)
-
-    def next_deadline_ns(self) -> int | None:
-        return None
-
-    def handle_deadline(self, now_ns: int) -> None:
-        pass
-
-    def take_frames(self) -> list[tuple[NodeId, bytes]]:
-        said, self.said = self.said, []
-        return said
-
-
-class Side:
-    """One participant with its paths, and the frames that leave it: path, data."""
-
-    def __init__(
-        self,
-        node: NodeId,
-        peer: NodeId,
-        *endpoints: str,
-        peers: tuple[str, ...] = (),
-        relays: bool = True,
-        settings: PathSettings | None = None,
-    ) -> None:
-        self.upper = Upper()
-        self.endpoint = Endpoint(node, Role.AGENT, EPOCHS[node])
-        self.endpoint.endpoints = endpoints
-        self.endpoint.begin(0)
-        self.relays = relays
-        self.endpoint.is_up = lambda peer: peer == BROKER and self.relays  # type: ignore[method-assign]
-        self.paths = Paths(self.upper, self.endpoint, settings)
-        self.peer = peer
-        self.introduce(introduction(peer, *peers))
-
-    def introduce(self, message: SessionIntroduction) -> None:
-        self.endpoint.introductions._take(BROKER, message)
-
-    @property
-    def way(self) -> Path:
-        return self.paths._paths[self.peer]
-
-    def say(self, data: bytes) -> list[tuple[int, bytes]]:
-        path = self.paths.route(self.peer, data)
-        return self.fences() if path == HELD else [*self.fences(), (path, data)]
-
-    def fences(self) -> list[tuple[int, bytes]]:
-        return [(fence.path, fence.data) for fence in self.paths.take_outbox()]
-
-    def parts(self) -> list[tuple[int, FencePart, int]]:
-        told = [(path, CODEC.decode(data)) for path, data in self.fences()]
-        return [(path, message.part, message.number) for path, message in told if isinstance(message, SessionFence)]
-
-    def wait(self, now_ns: int) -> None:
-        self.paths.handle_deadline(now_ns)
-
-
-def fence(sender: NodeId, receiver: NodeId, part: FencePart, number: int, epoch: int = 0) -> bytes:
-    message = SessionFence(epoch=Epoch(epoch or EPOCHS[sender]), peer_epoch=EPOCHS[receiver], part=part, number=number)
-    return CODEC.encode(message)
-
-
-# The machines.
 
 
 @pytest.mark.parametrize("state", PathState)
@@ -144,6 +44,14 @@ def test_arrival_that_holds_nothing_is_never_due(given: ArrivalInput) -> None:
 def test_fence_is_recognised_without_decoding() -> None:
     """Spec 1 §4.8: the type begins at the eighth octet."""
     assert fence(ALICE, BOB, FencePart.END, 2**62).startswith(b"session.fence", 7)
+
+
+def test_malformed_fence_is_handed_on_and_so_refused_as_any_message() -> None:
+    alice = Side(ALICE, BOB)
+    cut = fence(BOB, ALICE, FencePart.BREAK, 1)[:-1]
+    alice.paths.arrive(RELAY, BOB, cut, 0)
+    assert alice.upper.heard == [cut]
+    assert alice.parts() == []
 
 
 @pytest.mark.parametrize(
@@ -326,181 +234,3 @@ def test_stretches_without_end_are_bounded() -> None:
     for number in range(2, 3 * MAX_HELD_MESSAGES):
         bob.paths.arrive(path, ALICE, fence(ALICE, BOB, FencePart.BEGIN, number), 0)
     assert len(bob.way.arrival._held) < MAX_HELD_MESSAGES
-
-
-# Any story: two sides, the relay and connections that come and go, frames on each path in order until it breaks.
-
-
-@dataclass
-class Pipe:
-    """One direction of a path. `number` is what the receiver calls it, `None` before it has been accepted."""
-
-    number: int | None
-    flying: list[bytes] = field(default_factory=list)
-
-
-AT_ONCE = PathSettings(dial_ns=10**12, redial_ns=1, redial_limit_ns=1)
-"""Attempts follow each other whenever the story wants."""
-
-
-class Crossings(RuleBasedStateMachine):
-    """Alice talks to Bob and Bob to Alice, over a relay and over connections that Alice makes, of which any may break."""
-
-    lossy = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_ns = 0
-        self.sides = {
-            ALICE: Side(ALICE, BOB, peers=("tcp://h:1",), settings=AT_ONCE),
-            BOB: Side(BOB, ALICE, "tcp://h:1"),
-        }
-        self.relay = {ALICE: Pipe(RELAY), BOB: Pipe(RELAY)}
-        """By receiver."""
-        self.direct: dict[int, dict[NodeId, Pipe]] = {}
-        """Connections by Alice's number."""
-        self.sent: dict[NodeId, int] = {ALICE: 0, BOB: 0}
-        self.lost = False
-        self.collect()
-
-    def collect(self) -> None:
-        for node, side in self.sides.items():
-            for path, data in side.fences():
-                self.put(node, path, data)
-            for each in side.paths.take_instructions():
-                if isinstance(each, Dial):
-                    self.direct[each.path] = {ALICE: Pipe(each.path), BOB: Pipe(None)}
-                else:
-                    self.direct.pop(each.path, None)
-
-    def put(self, sender: NodeId, path: int, data: bytes) -> None:
-        receiver = BOB if sender is ALICE else ALICE
-        if path == RELAY:
-            self.relay[receiver].flying.append(data)
-            return
-        for number, pipes in self.direct.items():
-            own = number if sender is ALICE else pipes[BOB].number
-            if own == path:
-                pipes[receiver].flying.append(data)
-
-    def arrive(self, receiver: NodeId, pipe: Pipe) -> None:
-        side, sender = self.sides[receiver], BOB if receiver is ALICE else ALICE
-        data = pipe.flying.pop(0)
-        if pipe.number is not None:
-            side.paths.arrive(pipe.number, sender, data, self.now_ns)
-        elif side.paths.begins(sender, data):
-            pipe.number = side.paths.accept(sender, data, self.now_ns)
-        self.collect()
-
-    def pipes(self) -> list[tuple[NodeId, Pipe]]:
-        every = [self.relay, *self.direct.values()]
-        return [(node, pipe) for pipes in every for node, pipe in pipes.items() if pipe.flying]
-
-    @rule(sender=st.sampled_from([ALICE, BOB]), number=st.integers(1, 5))
-    def say(self, sender: NodeId, number: int) -> None:
-        for _ in range(number):
-            self.sent[sender] += 1
-            for path, data in self.sides[sender].say(b"%d" % self.sent[sender]):
-                self.put(sender, path, data)
-        self.collect()
-
-    @precondition(lambda self: self.pipes())
-    @rule(place=st.integers(0, 5), number=st.integers(1, 6))
-    def deliver(self, place: int, number: int) -> None:
-        pipes = self.pipes()
-        node, pipe = pipes[place % len(pipes)]
-        for _ in range(min(number, len(pipe.flying))):
-            self.arrive(node, pipe)
-
-    @rule(milliseconds=st.sampled_from([1, 1, 200, 900]))
-    def pause(self, milliseconds: int) -> None:
-        """Time passes; frames on working paths take less than the patience of a receiver unless losses are allowed."""
-        if not self.lossy:
-            while pipes := self.pipes():
-                self.arrive(*pipes[0])
-        self.now_ns += milliseconds * MS
-        for side in self.sides.values():
-            side.wait(self.now_ns)
-        self.collect()
-
-    @precondition(lambda self: not self.sides[ALICE].way.path)
-    @rule()
-    def connect(self) -> None:
-        alice = self.sides[ALICE]
-        self.now_ns += 1
-        alice.wait(self.now_ns)
-        self.collect()
-        alice.paths.stands(alice.way.dialled, self.now_ns)
-        self.collect()
-
-    @precondition(lambda self: self.direct)
-    @rule(first=st.sampled_from([ALICE, BOB]), late=st.booleans())
-    def cut(self, first: NodeId, late: bool) -> None:
-        """A connection breaks: what is on it is lost, or comes before its end is noticed."""
-        if not self.lossy:
-            while every := self.pipes():
-                self.arrive(*every[0])
-            if not self.direct:
-                return
-        number, pipes = next(iter(self.direct.items()))
-        while late and (flying := [(node, pipe) for node, pipe in pipes.items() if pipe.flying]):
-            self.arrive(*flying[0])
-            if number not in self.direct:
-                return
-        del self.direct[number]
-        theirs = pipes[BOB].number
-        for node in (first, BOB if first is ALICE else ALICE):
-            path = number if node is ALICE else theirs
-            if path is not None:
-                self.sides[node].paths.broken(path, self.now_ns)
-        self.collect()
-
-    @precondition(lambda self: self.lossy and self.pipes())
-    @rule(place=st.integers(0, 5))
-    def lose(self, place: int) -> None:
-        pipes = self.pipes()
-        pipes[place % len(pipes)][1].flying.pop(0)
-
-    @precondition(lambda self: self.lossy)
-    @rule()
-    def lose_the_broker(self) -> None:
-        for pipe in self.relay.values():
-            pipe.flying.clear()
-
-    @rule(there=st.booleans())
-    def see_the_broker(self, there: bool) -> None:
-        if self.lossy:
-            for side in self.sides.values():
-                side.relays = there
-
-    @invariant()
-    def every_message_came_once_and_in_order(self) -> None:
-        for node, side in self.sides.items():
-            numbers = [int(data) for data in side.upper.heard]
-            assert numbers == sorted(set(numbers)), (node, numbers)
-
-    def teardown(self) -> None:
-        """Left alone, whatever was lost, both sides hear each other again; and hear everything where nothing was lost."""
-        for _ in range(4):
-            while pipes := self.pipes():
-                self.arrive(*pipes[0])
-            self.pause(HELD_MS)
-        for sender, receiver in ((ALICE, BOB), (BOB, ALICE)):
-            self.say(sender, 1)
-            while pipes := self.pipes():
-                self.arrive(*pipes[0])
-            heard = [int(data) for data in self.sides[receiver].upper.heard]
-            assert heard[-1] == self.sent[sender]
-            assert self.lossy or heard == list(range(1, self.sent[sender] + 1))
-        self.every_message_came_once_and_in_order()
-
-
-class HealthyCrossings(Crossings):
-    """The same where nothing is lost: everything arrives."""
-
-    lossy = False
-
-
-TestCrossings = Crossings.TestCase
-TestCrossings.settings = examples(3)
-TestHealthyCrossings = HealthyCrossings.TestCase

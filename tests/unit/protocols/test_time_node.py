@@ -17,6 +17,7 @@ from bellwire.protocols.messages import (
     TimeDelayReq,
     TimeDelayResp,
     TimeFollowUp,
+    TimeGrant,
     TimeLease,
     TimeReport,
     TimeStatus,
@@ -233,6 +234,15 @@ def test_lease_ends_when_it_is_not_renewed_and_bursts_come_no_faster_than_allowe
     sent = wire.count(TimeAnnounce)
     wire.run(4 * SECOND)
     assert wire.count(TimeAnnounce) == sent
+
+
+def test_node_renews_a_lease_after_half_of_what_was_granted() -> None:
+    wire = Wire()
+    source = wire.join(BROKER, 1, Role.BROKER)
+    source.handle(TimeLease, lambda _peer, _lease: TimeGrant(lease_ns=SECOND))
+    node(wire)
+    wire.run(1_400 * MS)
+    assert wire.count(TimeLease, ALICE) == 3  # at once, and after one and two halves of a second
 
 
 def test_source_grants_as_many_leases_as_it_may() -> None:

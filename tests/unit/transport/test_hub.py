@@ -68,7 +68,7 @@ async def test_client_claiming_another_routing_id_is_heard_under_its_own_name(ya
         alice.say("broker", b"are you there")
         await alice.hear()
     assert all(data != b"garbage" or peer == "mallory" for peer, data in host.delivered)
-    assert host.hub.counters.ungreeted == 2, "mallory has not greeted: nothing of it is relayed"
+    assert host.hub.counters.ungreeted == 1, "mallory has not greeted: nothing of it is relayed"
 
 
 async def test_stranger_is_refused_and_counted_and_both_sides_say_so(yard: Yard) -> None:
@@ -258,7 +258,7 @@ async def test_frame_to_no_name_is_counted_and_dropped(yard: Yard, target: bytes
     assert host.hub.counters.malformed == 1
 
 
-async def test_longest_message_passes_and_a_longer_one_is_counted_and_dropped(yard: Yard) -> None:
+async def test_longest_message_passes_and_a_longer_one_is_counted_and_refused(yard: Yard) -> None:
     """Spec 1 §3.4."""
     host = await yard.host()
     alice, bob = await yard.greeted(host, "alice"), await yard.greeted(host, "bob")
@@ -267,7 +267,11 @@ async def test_longest_message_passes_and_a_longer_one_is_counted_and_dropped(ya
     alice.say("bob", b"y" * MAX_MESSAGE_BYTES)
     assert await bob.hear() == ("alice", b"y" * MAX_MESSAGE_BYTES)
     assert host.hub.counters.oversize == 2
-    assert len(host.delivered) == 2, "two hellos and nothing else"
+    assert host.hub.counters.relayed == 1
+    for _ in range(2):
+        refusal = await alice.hear_message()
+        assert isinstance(refusal, SessionError)
+        assert refusal.code is ErrorCode.OVERSIZE
 
 
 async def test_enormous_frame_ends_its_own_connection_and_no_other(yard: Yard) -> None:
@@ -325,6 +329,7 @@ async def test_connection_counts_frames_that_are_no_messages(yard: Yard) -> None
     for frames in ([b"lonely"], [b"broker", b"1", b"2", b"3"], [b"\xff", b"1"], [b"", b"1"], [b"broker", too_long]):
         host.hub._socket.send_multipart([address, *frames])
     assert host.hub.send(NodeId("alice"), b"turn")
+    assert await alice.hear() == ("broker", too_long), "for the codec to refuse"
     assert await alice.hear() == ("broker", b"turn")
     assert alice.connection.counters.malformed == 4
     assert alice.connection.counters.oversize == 1

@@ -10,6 +10,7 @@ import pytest
 
 from bellwire.protocols.departures import Departure
 from bellwire.protocols.errors import TransportError
+from bellwire.protocols.limits import MAX_DATAGRAM_BYTES
 from bellwire.protocols.time_path import Datagram
 from bellwire.transport.addresses import host_and_port
 from bellwire.transport.clock import local_time_ns
@@ -60,6 +61,20 @@ async def test_port_that_is_taken_is_an_error_and_one_where_nobody_listens_is_no
         assert opened.is_open
     finally:
         opened.close()
+
+
+async def test_datagram_that_is_too_long_is_dropped_and_not_cut() -> None:
+    taken: asyncio.Queue[bytes] = asyncio.Queue()
+    hub = TimeSocket(lambda data, *_: taken.put_nowait(data), local_time_ns)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        try:
+            port = hub.listen("127.0.0.1", 0)
+            for length in (MAX_DATAGRAM_BYTES + 1, MAX_DATAGRAM_BYTES):
+                other.sendto(bytes(length), ("127.0.0.1", port))
+            assert len(await taken.get()) == MAX_DATAGRAM_BYTES
+            assert taken.empty()
+        finally:
+            hub.close()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""The command `bellwire conformance`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bellwire.protocols.errors import BellwireError, ConfigError
+from bellwire.shell.options import Json, error_console, show_json
+
+if TYPE_CHECKING:
+    from bellwire.conformance.catalogue import Case, Result, Role
+
+app = typer.Typer()
+
+PANEL = "Check an implementation"
+
+
+@app.command("conformance", rich_help_panel=PANEL)
+def conformance(
+    cases: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CASE …]", help="Ids (SESS-4.1-01), sections (SESS-4.1), families (SESS)."),
+    ] = None,
+    role: Annotated[str, typer.Option("--role", help="What the target is: node, station or broker.")] = "",
+    backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Check an installed backend instead.")] = "",
+    target: Annotated[
+        str,
+        typer.Option("--target", metavar="ENDPOINT", help="Where the broker is; for others, where the kit listens."),
+    ] = "",
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="DIR", help="Folder of the kit's keys, and of what targets are told."),
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--start", metavar="'COMMAND'", help="Start the target so: {dir}, {keys}, {endpoint}, {name} are filled in."
+        ),
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="With --backend: the agent's or station's own file.")
+    ] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only make keys and settings in --keys, and leave.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="With --list: which sentences with MUST they cite.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which cases would be run, and run none.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A SHOULD that does not hold fails too.")] = False,
+    scale: Annotated[
+        float, typer.Option("--scale", min=0.1, max=1000.0, help="So many times longer times, for slow targets.")
+    ] = 1.0,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            "--repeat", min=1, metavar="N", help="Run the cases so many times, each time over a target started anew."
+        ),
+    ] = 1,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page, with diagrams of what failed.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check whether an implementation keeps the protocol, by playing everybody around it.
+
+    Nodes and stations connect to the kit, which is their broker; what they have to be told (names, keys, a link, times)
+    is in settings.json of the folder, and in the files that Bellwire's own daemons read:
+
+        bellwire conformance --role node --start 'bellwire agent {dir}/node.toml'
+
+        bellwire conformance --role broker --start 'bellwire broker {dir}/broker.toml' SESS
+
+        bellwire conformance --role station --target tcp://0.0.0.0:7300 --keys kit
+
+        bellwire conformance --backend sim --config lab/alice.toml
+
+    Exit code 0 only if nothing failed. A target that cannot be restarted, for want of --start, has some cases skipped.
+    """
+    _need_extra()
+    from bellwire.conformance.cases import all_cases
+    from bellwire.conformance.catalogue import Role, select
+    from bellwire.conformance.report import coverage as covered
+    from bellwire.conformance.report import show_cases, show_coverage
+
+    if backend and role:
+        raise ConfigError("--backend and --role exclude each other")
+    profile = Role.BACKEND if backend else _role(role, listing or dry_run)
+    chosen = select(all_cases(), profile, cases or ())
+    if listing and coverage:
+        rows = covered(chosen)
+        show_json(rows) if json else show_coverage(rows)
+    elif listing or dry_run:
+        show_json([_as_json(case) for case in chosen]) if json else show_cases(chosen)
+    elif prepare:
+        _prepare(profile, keys, target, scale)
+    else:
+        options = _Options(keys, target, start, scale)
+        results: list[Result] = []
+        for _ in range(repeat):
+            results += (
+                _run_backend(backend, config, chosen, strict, json)
+                if profile is Role.BACKEND
+                else _run_wire(profile, chosen, options, strict, json)
+            )
+        _finish(str(profile), results, junit, html, json)
+
+
+class _Options:
+    """How a target on the wire is reached."""
+
+    def __init__(self, keys: Path | None, target: str, start: str, scale: float) -> None:
+        self.keys, self.target, self.start, self.scale = keys, target, start, scale
+
+
+def _need_extra() -> None:
+    try:
+        import jsonschema
+        import msgpack
+    except ImportError as error:
+        raise ConfigError(f"the kit needs {error.name}: pip install 'bellwire[conformance]'") from None
+    del jsonschema, msgpack
+
+
+def _role(text: str, optional: bool) -> Any:
+    from bellwire.conformance.catalogue import ON_THE_WIRE, Role
+
+    known = ", ".join(sorted(ON_THE_WIRE))
+    if not text and optional:
+        return None
+    if not text:
+        raise ConfigError(f"--role says what the target is: {known}; or --backend NAME")
+    if text not in Role._value2member_map_ or (not optional and text == Role.BACKEND):
+        raise ConfigError(f"--role {text!r} is not one of {known}")
+    return Role(text)
+
+
+def _as_json(case: Case) -> dict[str, Any]:
+    from bellwire.conformance.spec import plain
+
+    return {
+        "id": case.id,
+        "level": str(case.level),
+        "rule": case.rule,
+        "profiles": sorted(map(str, case.roles)),
+        "title": case.title,
+        "requirement": plain(case.requirement),
+    }
+
+
+def _prepare(role: Role, keys: Path | None, target: str, scale: float) -> None:
+    from bellwire.conformance.target import Folder, Times
+
+    if keys is None or not target:
+        raise ConfigError("--prepare needs --keys DIR and --target ENDPOINT")
+    folder = Folder(keys.absolute(), role, Times().scaled(scale))
+    folder.make_keys()
+    folder.authorize()
+    folder.write(target)
+    error_console().print(f"{keys}: keys, settings.json and {role}.toml are written", markup=False, soft_wrap=True)
+
+
+def _run_wire(role: Role, chosen: Sequence[Case], options: _Options, strict: bool, json: bool) -> list[Result]:
+    from bellwire.conformance.runner import check_target, open_stage, run_cases
+
+    console = error_console()
+    where = {"folder": options.keys, "endpoint": options.target, "start": options.start, "scale": options.scale}
+    signal.signal(signal.SIGTERM, _interrupt)
+    with open_stage(role, say=lambda text: console.print(text, markup=False, soft_wrap=True), **where) as stage:  # type: ignore[arg-type]
+        check_target(stage)
+        return run_cases(stage, chosen, strict, _teller(json))
+
+
+def _interrupt(*_: object) -> None:
+    """Asked to end, the kit ends the target that it has started, as on Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _run_backend(name: str, config: Path | None, chosen: Sequence[Case], strict: bool, json: bool) -> list[Result]:
+    from bellwire.conformance.extensions import backend_runner
+
+    return backend_runner()(name, config, chosen, strict, _teller(json))
+
+
+def _teller(json: bool) -> Any:
+    from bellwire.conformance.report import line
+
+    if json:
+        return lambda _: None
+    console = error_console()
+    return lambda result: console.print(line(result), soft_wrap=True)
+
+
+def _finish(profile: str, results: Sequence[Result], junit: Path | None, html: Path | None, json: bool) -> None:
+    from bellwire.conformance import report
+    from bellwire.conformance.page import page
+
+    for path, make in ((junit, report.junit), (html, page)):
+        if path is None:
+            continue
+        try:
+            path.write_text(make(profile, results), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    if json:
+        show_json(report.as_json(profile, results))
+    else:
+        error_console().print(report.summary(results), markup=False)
+    number = report.counts(results)["fail"]
+    if number:
+        raise BellwireError(f"{number} of {len(results)} cases failed")

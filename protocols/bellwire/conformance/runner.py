@@ -1,0 +1,136 @@
+"""Runs cases over a target, one after the other, and says what came of each."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bellwire.conformance.catalogue import Case, Failed, Level, Result, Role, Skipped, Verdict
+from bellwire.conformance.lanes import ClientLane, HubLane, Lane
+from bellwire.conformance.stage import Stage
+from bellwire.conformance.target import Folder, Process, Times
+from bellwire.protocols.errors import BellwireError, ConfigError
+
+PATIENCE_S: Final = 2.0
+"""How long the kit waits for what has to come, on a target of ordinary speed."""
+
+
+def run_cases(
+    stage: Stage, cases: Sequence[Case], strict: bool, told: Callable[[Result], None] = lambda _: None
+) -> list[Result]:
+    """Run cases in order; `told` hears of each result at once.
+
+    Raises:
+        BellwireError: when the target's process has ended.
+    """
+    results = []
+    for case in cases:
+        result = _run(stage, case, strict)
+        told(result)
+        results.append(result)
+    return results
+
+
+def _run(stage: Stage, case: Case, strict: bool) -> Result:
+    began_s = time.monotonic()
+    verdict, text = Verdict.PASS, ""
+    try:
+        stage.begin()
+        case.run(stage)
+    except Failed as failure:
+        verdict, text = failed(case.level, strict), str(failure)
+    except KeyError as missing:
+        verdict, text = failed(case.level, strict), f"a message came without the field {missing}"
+    except Skipped as reason:
+        verdict, text = Verdict.SKIP, str(reason)
+    finally:
+        stage.end()
+    return Result(case=case, verdict=verdict, text=text, seconds=time.monotonic() - began_s, trace=tuple(stage.trace))
+
+
+def failed(level: Level, strict: bool) -> Verdict:
+    """What it means that a requirement of some level does not hold."""
+    return Verdict.FAIL if strict or level is Level.MUST else Verdict.INFORMATIONAL
+
+
+@contextlib.contextmanager
+def open_stage(
+    role: Role,
+    *,
+    folder: Path | None = None,
+    endpoint: str = "",
+    start: str = "",
+    scale: float = 1.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Stage]:
+    """A stage for a target: the kit listens (nodes, stations) or connects (brokers), and starts the target if told how.
+
+    `folder` holds the keys; without one, they are made for this run and thrown away. `scale` makes all times longer.
+
+    Raises:
+        ConfigError: when the options do not fit together, or a key is missing.
+        BellwireError: when an endpoint cannot be used, or the target does not start.
+    """
+    if role is Role.BROKER and not (endpoint or start):
+        raise ConfigError("a broker is reached with --target ENDPOINT and --keys DIR, or started with --start")
+    if not start and folder is None:
+        raise ConfigError("the target and the kit need each other's keys: --keys DIR, or --start for both to be made")
+    with contextlib.ExitStack() as closing:
+        path = folder or Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="bellwire-conformance-")))
+        place = Folder(path.absolute(), role, Times().scaled(scale))
+        place.make_keys()
+        lane: Lane
+        if role is Role.BROKER:
+            lane = ClientLane(endpoint or f"tcp://127.0.0.1:{_free_port()}", place.keys)
+        else:
+            lane = HubLane(endpoint or "tcp://127.0.0.1:*", place.keys, place.target)
+        closing.callback(lane.close)
+        place.write(lane.endpoint)
+        process = None
+        if start:
+            place.authorize()
+            process = Process(start, place, lane.endpoint)
+            closing.callback(process.end)
+            process.start()
+        elif isinstance(lane, HubLane):
+            say(f"listening on {lane.endpoint}: start the target now, as {path / 'settings.json'} says")
+        yield Stage(lane, place, process, PATIENCE_S * scale)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def check_target(stage: Stage) -> None:
+    """See that the target is there, before the first case.
+
+    Raises:
+        BellwireError: when it is not, with what its process said last.
+    """
+    try:
+        stage.begin()
+        if isinstance(stage.lane, ClientLane):
+            _greet_broker(stage)
+    except Failed as failure:
+        raise BellwireError(str(failure)) from None
+    finally:
+        stage.end()
+
+
+def _greet_broker(stage: Stage) -> None:
+    """A broker that was only just started takes a while to listen."""
+    application = stage.application
+    for _ in range(10):
+        if stage.process is not None:
+            stage.process.check()
+        hello = application.hello()
+        if application.maybe("session.welcome", within_s=stage.patience_s / 2, request_id=hello["request_id"]):
+            return
+    raise Failed(f"the broker at {stage.lane.endpoint} does not answer: does it have the keys in {stage.folder.path}?")

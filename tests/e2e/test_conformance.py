@@ -1,0 +1,119 @@
+"""The kit over our own daemons: the healthy ones pass, and one fault of each kind is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scripts import load_script
+
+from bellwire.shell.main import FAILED, INTERRUPTED, MISTAKE, run
+
+faulty = load_script("conformance/run.py")
+
+
+@pytest.mark.parametrize("role", ["node", "station", "broker"])
+def test_kit_over_our_own_daemon_fails_nothing_and_skips_nothing(role: str, tmp_path: Path) -> None:
+    junit, html = tmp_path / "junit.xml", tmp_path / "run.html"
+    told = faulty.check(role, (), "--strict", "--junit", str(junit), "--html", str(html))
+    wrong = {case["id"]: case["text"] for case in told["cases"] if case["verdict"] != "pass"}
+    assert wrong == {}
+    assert f'tests="{len(told["cases"])}"' in junit.read_text(encoding="utf-8")
+    assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("name", ["carried-out-twice", "reports-next-attempt", "relays-unbound"])
+def test_kit_over_a_faulty_daemon_names_the_fault(name: str) -> None:
+    [fault] = [fault for fault in faulty.load() if fault.name == name]
+    verdict = faulty.judge(fault)
+    assert verdict.caught, verdict
+
+
+def conformance(*arguments: str) -> int:
+    return run(["conformance", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "--role says what the target is"),
+        (("--role", "observer"), "'observer' is not one of broker, node, station"),
+        (("--role", "node", "--backend", "mock"), "exclude each other"),
+        (("--role", "node"), "--keys DIR, or --start"),
+        (("--role", "broker"), "--target ENDPOINT"),
+        (("--role", "node", "NONE-1-01"), "no case 'NONE-1-01'"),
+        (("--role", "node", "--start", "bellwire {folder}"), "placeholders are {endpoint}"),
+        (("--role", "node", "--start", ""), "--keys DIR, or --start"),
+        (("--role", "node", "--start", "/no/such/command"), "cannot run '/no/such/command'"),
+        (("--role", "node", "--prepare"), "--prepare needs --keys"),
+        (("--backend", "no-such"), "there is no backend 'no-such'"),
+        (("--backend", "mock", "--config", "/no/file.toml"), "/no/file.toml: cannot be read"),
+    ],
+)
+def test_mistake_on_the_command_line_is_one_line(
+    arguments: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conformance(*arguments) == MISTAKE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert says in told.err
+    assert told.err.count("\n") == 1
+
+
+def test_target_that_ends_at_once_is_told_with_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"{sys.executable} -c \"raise SystemExit('no world today')\""
+    assert conformance("--role", "station", "--start", command) == FAILED
+    assert "the target ended with exit code 1: no world today" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_kit_ends_the_target_that_it_started(number: int, tmp_path: Path) -> None:
+    target = f"sh -c 'echo $$ > {{dir}}/pid; exec {sys.executable} -m bellwire.shell station {{dir}}/station.toml'"
+    command = [sys.executable, "-m", "bellwire.shell", "conformance", "--role", "station", "--keys", str(tmp_path)]
+    with subprocess.Popen([*command, "--start", target], stderr=subprocess.PIPE) as kit:
+        assert kit.stderr is not None
+        assert b"pass" in kit.stderr.readline()
+        kit.send_signal(number)
+        assert b"bellwire: interrupted" in kit.stderr.read()
+    assert kit.returncode == INTERRUPTED
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text(encoding="ascii")), 0)
+
+
+def test_settings_are_prepared_for_a_target_that_somebody_else_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "kit"
+    assert conformance("--role", "node", "--prepare", "--keys", str(folder), "--target", "tcp://kit.example:7300") == 0
+    settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    assert settings["endpoint"] == "tcp://kit.example:7300"
+    assert settings["links"]["kit-link"]["peer"] == "kit-peer"
+    assert 'endpoint = "tcp://kit.example:7300"' in (folder / "node.toml").read_text(encoding="utf-8")
+    assert (folder / "kit-target.key_secret").stat().st_mode & 0o077 == 0
+
+
+def test_list_and_dry_run_run_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance("--list", "--json", "SESS-4.1") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed[0]["id"] == "SESS-4.1-01"
+    assert conformance("--dry-run", "--role", "broker", "--json", "HRLD") == MISTAKE
+    assert conformance("--dry-run", "--role", "broker", "--json") == 0
+    assert {"broker"} <= set(json.loads(capsys.readouterr().out)[0]["profiles"])
+    assert conformance("--list", "--coverage") == 0
+    assert " 0 missing" in " ".join(capsys.readouterr().out.split())
+
+
+def test_cases_are_repeated_each_time_over_another_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance("--backend", "mock", "--repeat", "3", "--json", "HARD-7-07", "HARD-7-14") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [case["id"] for case in told["cases"]] == ["HARD-7-07", "HARD-7-14"] * 3
+    assert told["counts"]["pass"] == 6
+
+
+def test_backend_without_physics_fails_what_it_cannot_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance("--backend", "mock", "--json") == FAILED
+    verdicts = {case["id"]: case["verdict"] for case in json.loads(capsys.readouterr().out)["cases"]}
+    assert (verdicts["HARD-7-07"], verdicts["HARD-7-08"], verdicts["HARD-7-18"]) == ("pass", "fail", "skip")

@@ -1,0 +1,29 @@
+"""The node agent of `agent/`, built."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+AGENT = Path(__file__).parent / "agent"
+
+
+def call(*command: str) -> None:
+    done = subprocess.run(command, cwd=AGENT, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def typescript_agent() -> Sequence[str]:
+    """The command that runs it; its settings' file comes next. Installed anew when the lockfile is newer than what there is."""
+    if shutil.which("npm") is None:
+        pytest.fail("npm is needed for the second implementation (Debian: apt-get install nodejs npm)")
+    lockfile, installed = AGENT / "package-lock.json", AGENT / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lockfile.stat().st_mtime:
+        call("npm", "ci")
+    call("npm", "run", "build")
+    return ("node", str(AGENT / "build" / "main.js"))
