@@ -21,8 +21,12 @@ from bellwire.transport.connection import Connection
 from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import generate, load_public, load_secret
+from bellwire.transport.members import HubLimits
 
 MS = 1_000_000
+LIMITS = HubLimits(rate=10_000_000)
+"""Tests send as fast as they can, and count what arrives."""
+
 OPEN = Codec(access={**ACCESS, GateOutcome: Access(EVERYBODY, EVERYBODY), GateDone: Access(EVERYBODY, EVERYBODY)})
 """What these tests number, participants of every role may ask and answer."""
 
@@ -213,7 +217,11 @@ class DirectNet:
     async def open(self) -> None:
         """Start a broker, at the address of the one before."""
         config = BrokerConfig(
-            bind=self.address, secret_key=self.keys / "broker.key_secret", authorized_keys=self.keys, session=SETTINGS
+            bind=self.address,
+            secret_key=self.keys / "broker.key_secret",
+            authorized_keys=self.keys,
+            session=SETTINGS,
+            limits=LIMITS,
         )
         self.broker = BrokerDaemon(config)
         await self.broker.start()
