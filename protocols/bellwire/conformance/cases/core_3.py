@@ -256,8 +256,8 @@ def unknown_type(stage: Stage) -> None:
 
 @section.must(
     "CORE-3.5-03",
-    "A refusal of either code carries the `request_id` of what it refuses, as far as that could be read, so that an asker that waits"
-    " learns of it; `epoch` is read too and becomes the refusal's `peer_epoch`.",
+    "A refusal of either code carries the `request_id` of what it refuses, as far as that could be read, so that an asker that"
+    " waits learns of it; `epoch` is read too and becomes the refusal's `peer_epoch`.",
     ON_THE_WIRE,
 )
 def refusal_numbers(stage: Stage) -> None:
