@@ -110,8 +110,9 @@ def flood(stage: Stage) -> Party:
 
 @section.must("CORE-2.7-01", "A broker MUST NOT let one participant hold up others", BROKER)
 def held_up(stage: Stage) -> None:
-    """While one sends without end to another that reads nothing, others are greeted, and reach each other."""
-    flood(stage)
+    """When one has sent more than there is room for to another that reads nothing, others are greeted, and reach each other."""
+    peer = flood(stage)
+    peer.expect("session.error", code="LIMIT", peer=APPLICATION, within_s=5 * stage.patience_s)
     other, station = greeted(stage, OTHER, STATION)
     other.send("session.goodbye", to=STATION, reason="past the flood")
     station.expect("session.goodbye", sender=OTHER)

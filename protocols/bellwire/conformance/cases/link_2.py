@@ -330,25 +330,27 @@ def unknown_link(stage: Stage) -> None:
 
 @section.must("LINK-5-02", "Whatever comes from somebody else is refused with `DENIED`", NODE)
 def denied(stage: Stage) -> None:
-    """What only the other end or the station may say is refused with DENIED from an application."""
+    """What only the other end or the station may say is refused with DENIED from the end of another link."""
     link = Link(stage)
     link.open()
-    application = stage.application
+    far = stage.party(FAR)
+    far.greet()
     report = {"link_id": LINK, "window_id": link.window_id, "attempt": 1, "bell_state": "psi+"}
-    application.refused("DENIED", "herald.report", **report)
-    application.refused("DENIED", "herald.wait", link_id=LINK, window_id=link.window_id, ahead=1)
+    far.refused("DENIED", "herald.report", **report)
+    stage.application.refused("DENIED", "herald.wait", link_id=LINK, window_id=link.window_id, ahead=1)
     link.primary.refused("DENIED", "herald.report", **report)
-    application.refused("DENIED", "herald.open", **link.window(window_id=link.new_window()))
-    application.refused("DENIED", "herald.close", link_id=LINK, window_id=link.window_id, reason="")
-    application.refused("DENIED", "pair.confirm", **link.claim())
-    application.refused("DENIED", "pair.release", link_id=LINK, pair_id=link.pair_id, reason="")
+    far.refused("DENIED", "herald.open", **link.window(window_id=link.new_window()))
+    far.refused("DENIED", "herald.close", link_id=LINK, window_id=link.window_id, reason="")
+    far.refused("DENIED", "pair.confirm", **link.claim())
+    far.refused("DENIED", "pair.release", link_id=LINK, pair_id=link.pair_id, reason="")
 
 
 @section.must("LINK-5-03", "| `link.add`, `pair.release` | ends of the link | the other end |", NODE)
 def add_denied(stage: Stage) -> None:
-    """An application cannot put a request into the queue of a link by itself."""
+    """The end of another link cannot put a request into the queue of this one."""
     link = Link(stage)
-    link.primary = stage.application
+    link.primary = stage.party(FAR)
+    link.primary.greet()
     answer = link.add()
     if answer.get("code") != "DENIED":
         raise Failed(f"expected link.add to be refused with DENIED; came: {brief(answer)}")

@@ -277,4 +277,5 @@ def outcome_denied(stage: Stage) -> None:
         party.refused("DENIED", "pair.outcome", link_id=LINK, pair_id=link.pair_id, outcome=0)
     far = stage.party(FAR)
     far.greet()
-    far.refused("DENIED", "pair.outcome", link_id=LEAD, pair_id=link.pair_id, outcome=0)
+    for link_id in (LINK, LEAD):
+        far.refused("DENIED", "pair.outcome", link_id=link_id, pair_id=link.pair_id, outcome=0)

@@ -206,6 +206,8 @@ export class Gates {
     if (half.request.application && half.request.application !== application)
       return no("DENIED", "the pair belongs to another application");
     const operand = this.programs.of(application).get(message.qubit);
+    if (operand?.gatesWith && !operand.gatesWith.includes(peer))
+      return no("DENIED", `${application} allows ${peer} no gates on ${message.qubit}`);
     if (!operand) return no("UNKNOWN_ID", `there is no qubit ${message.qubit}`);
     if (operand.inUse) return no("NORES", `${message.qubit} is in use`);
     const gate = new Gate(id, false, kind, variant, peer, application, operand, message.deadline_ns);

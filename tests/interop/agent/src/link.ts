@@ -9,7 +9,7 @@ import { Code, Fields, Message } from "./wire.js";
 
 const MAX_LINK_REQUESTS = 256;
 const MAX_TOMBSTONES = 4096;
-const PASSED_ON: readonly Code[] = ["UNSUPP", "UNSYNCED", "NOTIME", "NORES", "REJECTED", "BACKEND"];
+const PASSED_ON: readonly Code[] = ["DENIED", "UNSUPP", "UNSYNCED", "NOTIME", "NORES", "REJECTED", "BACKEND"];
 
 type WindowState = "ARMED" | "COUNTED" | "REPORTED" | "CANCELLING" | "ENDED";
 

@@ -2,6 +2,7 @@
 // optionally `world`: { endpoint, key }, without which the hardware is scripted.
 import { readFileSync } from "node:fs";
 import { Dealer } from "zeromq";
+import { Role } from "./access.js";
 import { Clock } from "./clock.js";
 import { Driver } from "./driver.js";
 import { Gates } from "./gates.js";
@@ -155,14 +156,16 @@ function main(settings: Fields, untilEof: boolean): void {
     retryLimit: ns(settings.times.retry_limit_ms),
   };
   const own = certificate(`${settings.keys}/${settings.name}.key_secret`);
+  const roles = new Map<string, Role>([[BROKER, "broker"]]);
+  for (const link of Object.values(settings.links as Fields)) roles.set(link.station, "station").set(link.peer, "agent");
   const connections: Connection[] = [];
   const endpoints: Endpoint[] = [];
   const connect = (server: string, address: string): Endpoint => {
     const connection = new Connection(address, certificate(`${settings.keys}/${server}.key`).publicKey, own);
-    const endpoint = new Endpoint(driver, settings.name, epoch, BROKER, times, (peer, data, sending) =>
+    const endpoint = new Endpoint(driver, settings.name, epoch, BROKER, times, roles, (peer, data, sending) =>
       connection.send(peer, data, sending),
     );
-    connection.receive = (peer, data) => driver.stimulus(() => endpoint.receive(peer, data));
+    connection.receive = (peer, data) => driver.stimulus(() => endpoint.arrive(peer, data));
     connections.push(connection);
     endpoints.push(endpoint);
     return endpoint;

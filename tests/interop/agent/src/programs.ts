@@ -13,6 +13,8 @@ const TWO = ["cx", "cz", "swap"];
 export interface Operand {
   qubit: string;
   inUse: boolean;
+  /** The nodes that may open gates on it; every neighbour may when it is nil. */
+  gatesWith: string[] | null;
 }
 
 type Trouble = [Code, string];
@@ -97,12 +99,16 @@ export class Programs {
   private initialised(operands: Map<string, Operand>, step: Fields): Operand | { trouble: Trouble } {
     const [name] = step.qubits;
     const known = operands.get(name);
-    if (known) return known.inUse ? { trouble: ["NORES", `${name} is in use by a gate`] } : known;
+    if (known?.inUse) return { trouble: ["NORES", `${name} is in use by a gate`] };
+    if (known) {
+      known.gatesWith = step.gates_with;
+      return known;
+    }
     const kind = step.reference ? "reference" : "storage";
     if (this.node.hardware.freeOf(kind) === 0) return { trouble: ["NORES", `no ${kind} qubit is free`] };
     if (operands.size >= MAX_QUBITS_PER_APPLICATION)
       return { trouble: ["LIMIT", `${MAX_QUBITS_PER_APPLICATION} qubits are held`] };
-    const operand = { qubit: this.node.hardware.take(kind) as string, inUse: false };
+    const operand = { qubit: this.node.hardware.take(kind) as string, inUse: false, gatesWith: step.gates_with };
     operands.set(name, operand);
     return operand;
   }
@@ -115,7 +121,7 @@ export class Programs {
     if (this.of(application).size >= MAX_QUBITS_PER_APPLICATION)
       return { trouble: ["LIMIT", `${MAX_QUBITS_PER_APPLICATION} qubits are held`] };
     half.pairs.consume(half);
-    const operand = { qubit: half.qubit, inUse: false };
+    const operand = { qubit: half.qubit, inUse: false, gatesWith: null };
     this.of(application).set(id, operand);
     return operand;
   }

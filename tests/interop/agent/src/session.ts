@@ -1,4 +1,6 @@
 // Sessions, requests and replies with everybody behind one connection (1 §4, §6).
+import { Role, forbidden } from "./access.js";
+import { Arrival } from "./arrival.js";
 import { Driver, Timer } from "./driver.js";
 import { Code, Fields, KINDS, Message, Refused, decode, encode } from "./wire.js";
 
@@ -14,7 +16,13 @@ export interface Times {
 const MAX_PEERS = 4096;
 const MAX_PENDING_REQUESTS = 8192;
 const MAX_ANSWERED_REQUESTS = 2048;
+const MAX_ANSWERED_BYTES = 4_194_304;
+const MAX_REPORTED_PEERS = 256;
 const VERSION = 1;
+
+/** Where the type of a fence stands, and how it begins (1 §4.8). */
+const TYPE_AT = 7;
+const FENCE = Buffer.from("session.fence");
 
 interface Asked {
   id: bigint;
@@ -31,6 +39,8 @@ interface Asked {
 class Peer {
   state: "DOWN" | "GREETING" | "UP" = "DOWN";
   epoch = 0n;
+  role?: Role;
+  capabilities: string[] = [];
   keep = false;
   heard = 0n;
   greeted = 0n;
@@ -41,6 +51,7 @@ class Peer {
   asked = new Map<bigint, Asked>();
   owed = new Set<bigint>();
   answers = new Map<bigint, Uint8Array>();
+  answered = 0;
   forgotten = 0n;
 
   constructor(readonly name: string) {}
@@ -72,6 +83,8 @@ export class Endpoint {
   readonly signals = new Map<string, (peer: string, message: Message) => void>();
   private readonly peers = new Map<string, Peer>();
   private readonly servers = new Map<string, Server>();
+  private readonly introduced = new Map<string, Role>();
+  private readonly arrivals = new Map<string, Arrival>();
   private lastId = 0n;
   private pending = 0;
   private looked: bigint;
@@ -82,10 +95,14 @@ export class Endpoint {
     private readonly epoch: bigint,
     private readonly broker: string,
     private readonly times: Times,
+    private readonly roles: ReadonlyMap<string, Role>,
     private readonly transmit: (peer: string, data: Uint8Array, sending?: () => void) => void,
   ) {
     this.looked = driver.now;
     this.look();
+    this.signals.set("session.introduction", (peer, message) => this.introduction(peer, message));
+    this.signals.set("session.revocation", (peer, message) => this.revocation(peer, message));
+    this.serve("session.status", (_peer, _message, answer) => this.report(answer));
   }
 
   serve(type: string, server: Server): void {
@@ -138,8 +155,15 @@ export class Endpoint {
     }
   }
 
-  /** Take a transmission's second frame. */
-  receive(name: string, data: Uint8Array): void {
+  /** Take a transmission's second frame, in its turn (1 §4.8). */
+  arrive(name: string, data: Uint8Array): void {
+    const arrival = this.arrivals.get(name);
+    if (FENCE.equals(data.subarray(TYPE_AT, TYPE_AT + FENCE.length))) this.fence(name, data);
+    else if (arrival) arrival.take(data);
+    else this.receive(name, data);
+  }
+
+  private receive(name: string, data: Uint8Array): void {
     let message: Message;
     try {
       message = decode(data);
@@ -199,8 +223,12 @@ export class Endpoint {
     if (!known && this.peers.size >= MAX_PEERS && !this.forget()) return no("LIMIT", `${MAX_PEERS} sessions are open`);
     if (known && message.epoch < known.epoch) return no("STALE", `a later incarnation was met: ${known.epoch}`);
     if (!message.versions.includes(VERSION)) return no("VERSION", `expected version ${VERSION}`);
+    const wrong = this.wrong(name, message.role);
+    if (wrong) return no(...wrong);
     const peer = this.peer(name);
     this.meet(peer, message.epoch);
+    peer.role = message.role;
+    peer.capabilities = message.capabilities;
     peer.state = "UP";
     this.send(
       peer,
@@ -219,8 +247,12 @@ export class Endpoint {
       return;
     if (message.version !== VERSION)
       return this.refuse(peer.name, message.epoch, 0n, "VERSION", "that version was not offered", "1 §4.1");
+    const wrong = this.wrong(peer.name, message.role);
+    if (wrong) return this.refuse(peer.name, message.epoch, 0n, ...wrong, "1 §4.1");
     const renewed = peer.state === "UP" && message.epoch === peer.epoch;
     this.meet(peer, message.epoch);
+    peer.role = message.role;
+    peer.capabilities = message.capabilities;
     peer.state = "UP";
     if (!renewed) this.opened(peer);
   }
@@ -233,6 +265,7 @@ export class Endpoint {
     peer.epoch = epoch;
     peer.owed.clear();
     peer.answers.clear();
+    peer.answered = 0;
     peer.forgotten = 0n;
     if (!restarted) return;
     for (const asked of [...peer.asked.values()])
@@ -288,6 +321,73 @@ export class Endpoint {
     this.driver.at(now + heartbeat / 8n, () => this.look());
   }
 
+  // Who is who, and in what order it is heard (1 §2.6, §4.7, §4.8).
+
+  /** Why a peer cannot greet in a role, if it cannot. */
+  private wrong(name: string, role: Role): [Code, string] | undefined {
+    const broker = this.peers.get(this.broker);
+    const introduced = this.introduced.get(name);
+    if (name !== this.broker && !introduced && broker?.capabilities.includes("introductions")) {
+      this.disown(broker, `${name} was not introduced`);
+      return ["NO_SESSION", `${name} has not been introduced yet`];
+    }
+    const known = introduced ?? this.roles.get(name);
+    if (known ? known === role : role !== "broker") return undefined;
+    return ["DENIED", `${name} says that its role is ${role}, but it is ${known ?? "another"}`];
+  }
+
+  private introduction(teller: string, { node, role, incarnation, epoch }: Message): void {
+    if (teller !== this.broker || node === this.broker || node === this.name)
+      return this.refuse(teller, epoch, 0n, "DENIED", `${teller} cannot introduce ${node}`, "1 §4.7");
+    if (!this.introduced.has(node) && this.introduced.size >= MAX_PEERS) this.leave([...this.introduced.keys()][0]);
+    this.introduced.set(node, role);
+    if (incarnation > (this.arrivals.get(node)?.epoch ?? 0n)) this.listenAnew(node, incarnation);
+  }
+
+  private revocation(teller: string, { node, epoch }: Message): void {
+    if (teller !== this.broker || node === this.broker || node === this.name)
+      return this.refuse(teller, epoch, 0n, "DENIED", `${teller} cannot revoke ${node}`, "1 §4.7");
+    this.leave(node);
+    const peer = this.peers.get(node);
+    if (peer && peer.state !== "DOWN") this.lose(peer, "silent", "its key is not authorized any more");
+  }
+
+  private leave(node: string): void {
+    this.introduced.delete(node);
+    this.arrivals.get(node)?.close();
+    this.arrivals.delete(node);
+  }
+
+  private listenAnew(name: string, epoch: bigint): Arrival {
+    this.arrivals.get(name)?.close();
+    const arrival = new Arrival(this.driver, this.times.liveness / 3n, epoch, (data) => this.receive(name, data));
+    this.arrivals.set(name, arrival);
+    return arrival;
+  }
+
+  private fence(name: string, data: Uint8Array): void {
+    let message: Message;
+    try {
+      message = decode(data);
+    } catch {
+      return this.receive(name, data); // which refuses it
+    }
+    let arrival = this.arrivals.get(name);
+    if (!arrival || message.peer_epoch !== this.epoch || message.epoch < arrival.epoch) return;
+    if (message.epoch > arrival.epoch) arrival = this.listenAnew(name, message.epoch);
+    if (message.type !== "session.fence") return;
+    arrival.fence(message.part, message.number);
+    if (message.part === "end") return;
+    const fields = { epoch: this.epoch, peer_epoch: message.epoch, cause_id: this.driver.cause, request_id: 0n };
+    this.transmit(name, encode({ type: "session.fenced", ...fields, number: message.number }));
+  }
+
+  private report(answer: Answer): void {
+    const up = [...this.peers.values()].filter((peer) => peer.state === "UP").map((peer) => peer.name);
+    const relayed = up.sort().slice(0, MAX_REPORTED_PEERS);
+    answer.ok("session.report", { relayed, unnamed: BigInt(up.length - relayed.length) });
+  }
+
   // Requests and replies.
 
   private exchange(name: string, peer: Peer | undefined, message: Message): void {
@@ -302,6 +402,11 @@ export class Endpoint {
     if (message.peer_epoch !== this.epoch) return no("STALE", `this incarnation is ${this.epoch}`);
     peer.heard = this.driver.now;
     const kind = KINDS[message.type];
+    const not = forbidden(message.type, peer.role);
+    if (not) {
+      const id = kind.answeredBy ? message.request_id : 0n;
+      return this.refuse(name, message.epoch, id, not.code, not.text, not.rule);
+    }
     if (goodbye) this.lose(peer, "left", message.reason || "it left");
     else if (kind.reply) this.reply(peer, message);
     else if (kind.answeredBy) this.request(peer, message);
@@ -318,11 +423,7 @@ export class Endpoint {
     const server = this.servers.get(message.type);
     if (!server) return no("UNKNOWN_TYPE", `an agent does not serve ${message.type}`, "1 §3.5");
     if (peer.owed.size >= MAX_ANSWERED_REQUESTS) return no("LIMIT", `${MAX_ANSWERED_REQUESTS} requests are owed their answer`);
-    if (peer.owed.size + peer.answers.size >= MAX_ANSWERED_REQUESTS) {
-      const [oldest] = peer.answers.keys();
-      peer.answers.delete(oldest);
-      if (oldest > peer.forgotten) peer.forgotten = oldest;
-    }
+    if (peer.owed.size + peer.answers.size >= MAX_ANSWERED_REQUESTS) this.forgetAnswer(peer);
     peer.owed.add(id);
     const epoch = peer.epoch;
     const answer = new Answer((type, fields) => {
@@ -330,9 +431,18 @@ export class Endpoint {
       const data = encode(this.message(peer, type, fields, id));
       peer.owed.delete(id);
       peer.answers.set(id, data);
+      peer.answered += data.length;
+      while (peer.answered > MAX_ANSWERED_BYTES) this.forgetAnswer(peer);
       if (peer.state === "UP") this.transmitTo(peer, data);
     });
     server(peer.name, message, answer);
+  }
+
+  private forgetAnswer(peer: Peer): void {
+    const [[oldest, data]] = peer.answers;
+    peer.answers.delete(oldest);
+    peer.answered -= data.length;
+    if (oldest > peer.forgotten) peer.forgotten = oldest;
   }
 
   private reply(peer: Peer, message: Message): void {

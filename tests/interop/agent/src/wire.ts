@@ -109,9 +109,11 @@ const nil =
   (value) =>
     value === null ? null : rule(value);
 const bytes =
-  (high: number): Rule =>
+  (low: number, high: number): Rule =>
   (value) =>
-    value instanceof Uint8Array && value.length <= high ? value : fail(`at most ${high} octets`, value);
+    value instanceof Uint8Array && value.length >= low && value.length <= high
+      ? value
+      : fail(`${low} to ${high} octets`, value);
 const map =
   (table: Table): Rule =>
   (value) => {
@@ -153,6 +155,8 @@ const id = text(1, 160);
 const idOrNone = text(0, 160);
 const words = text(0, 1024);
 const nodeName = text(1, 64, /^[A-Za-z0-9][A-Za-z0-9_.-]*$/);
+const place = text(1, 256, /^tcp:\/\/[^\s:/]+:[0-9]{1,5}$/u);
+const positive = int(1n, INT64_MAX);
 const operand = text(1, 160, /^[^\s:]+$/u);
 const ratio = float(0, 1);
 const bell = one("phi+", "phi-", "psi+", "psi-");
@@ -205,6 +209,7 @@ const STEP: Table = {
   gate: or(nil(gate), null),
   angle: or(float(-Infinity, Infinity), 0),
   reference: or(flag, false),
+  gates_with: or(nil(list(nodeName, 0, 64)), null),
 };
 const ANYTHING: Rule = (value) => value;
 
@@ -219,12 +224,41 @@ const signal = (fields: Table = {}): Kind => ({ fields });
 
 /** Every message of the protocol that an agent may meet, and those of the family `world`, which its simulated backend speaks. */
 export const KINDS: Record<string, Kind> = {
-  "session.hello": request("session.welcome", { versions: list(int(1n, 65535n), 1, 16), ...GREETING }),
+  "session.hello": request("session.welcome", {
+    versions: list(int(1n, 65535n), 1, 16),
+    ...GREETING,
+    endpoints: or(list(place, 0, 8), []),
+  }),
   "session.welcome": reply({ version: int(1n, 65535n), ...GREETING }),
   "session.heartbeat": signal(),
   "session.goodbye": signal({ reason: or(words, "") }),
   "session.ack": reply(),
   "session.error": reply({ code, text: or(words, ""), rule: or(words, ""), peer: or(text(0, 64), "") }),
+
+  "session.introduction": signal({
+    node: nodeName,
+    role,
+    public_key: bytes(32, 32),
+    incarnation: positive,
+    endpoints: or(list(place, 0, 8), []),
+  }),
+  "session.revocation": signal({ node: nodeName }),
+  "session.fence": signal({ number: positive, part: one("end", "begin", "break") }),
+  "session.fenced": signal({ number: positive }),
+  "session.status": request("session.report", {}),
+  "session.report": reply({
+    direct: or(list(nodeName, 0, 256), []),
+    relayed: or(list(nodeName, 0, 256), []),
+    unnamed: or(natural, 0n),
+  }),
+
+  "event.notice": signal({
+    topic: nodeName,
+    publisher: nodeName,
+    number: positive,
+    about: or(idOrNone, ""),
+    text: or(words, ""),
+  }),
 
   "link.create": request("link.created", { ...WANTED, peer: nodeName, max_time_ns: duration }),
   "link.created": reply({ create_id: id }),
@@ -303,7 +337,7 @@ export const KINDS: Record<string, Kind> = {
     path_id: or(natural, 0n),
     path_host: or(text(0, 45), ""),
     path_port: or(int(0n, 65535n), 0),
-    path_key: or(bytes(32), new Uint8Array()),
+    path_key: or(bytes(0, 32), new Uint8Array()),
   }),
   "time.announce": signal({
     priority: int(0n, 255n),
