@@ -49,7 +49,7 @@ fuzz: $(VENV)/.installed-test ## Feed a million hostile frames each to decoder, 
 fuzz-guided: $(VENV)/.installed-test $(VENV)/.installed-fuzz ## The same for one agent, guided by coverage (atheris). ARGS is libFuzzer's.
 	@$(BIN)/python tests/fuzz/guided.py $(or $(ARGS),-runs=1000000 -max_len=4096)
 
-bench: $(VENV)/.installed ## Measure, into bench/results.json and a table.
+bench: $(VENV)/.installed-bench ## Measure, into bench/results.json and a table.
 	@$(BIN)/python bench/run.py $(ARGS)
 
 wheels: $(VENV)/.installed ## Put into .docker/wheels what container images are built from.
