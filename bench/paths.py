@@ -113,7 +113,7 @@ def measure(scale: float) -> dict[str, float]:
     results: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="bellwire-bench-") as folder:
         keys = Path(folder)
-        for name, role in ((BROKER, Role.BROKER), (ASKER, Role.APPLICATION), (ANSWERER, Role.AGENT)):
+        for name, role in ((BROKER, Role.BROKER), (ASKER, Role.AGENT), (ANSWERER, Role.AGENT)):
             generate(keys, name, role)
         spawn = multiprocessing.get_context("spawn")
         to_broker, broker_end = spawn.Pipe()
