@@ -4,9 +4,11 @@
  *   load router                                  a ROUTER that swaps two frames: prints its endpoint, ends with its input
  *   load relay ENDPOINT CLIENTS WINDOW MS        pairs of clients, each pair with WINDOW messages under way, for MS
  *                                                milliseconds: prints messages relayed per second, p50 and p99
+ *   load flood ENDPOINT TO                       one client that sends to TO all that the connection takes, until its input
+ *                                                ends: prints a line when it has begun, and messages sent per second
  *
- * `relay` reads from its input one line per client: NAME, or NAME PUBLIC SECRET SERVER (Z85) for CURVE; then HELLO, the
- * hexadecimal octets that every client sends to the broker first, or `-` for a router that wants none.
+ * `relay` and `flood` read from their input one line per client: NAME, or NAME PUBLIC SECRET SERVER (Z85) for CURVE; then
+ * HELLO, the hexadecimal octets that every client sends to the broker first, or `-` for a router that wants none.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -202,10 +204,34 @@ static int relay(const char *endpoint, int clients, int window, int ms) {
     return 0;
 }
 
+static int flood(const char *endpoint, const char *to) {
+    void *context = zmq_ctx_new();
+    Client client;
+    char hello[2100], message[SIZE] = {0}, heard[4096];
+    join(context, &client, endpoint);
+    check(fgets(hello, sizeof hello, stdin) != NULL, "no hello");
+    greet(&client, hello);
+    puts("begun");
+    fflush(stdout);
+    zmq_pollitem_t items[2] = {{client.socket, 0, ZMQ_POLLOUT, 0}, {NULL, 0, ZMQ_POLLIN | ZMQ_POLLERR, 0}};
+    long sent = 0;
+    int64_t began = now_ns();
+    while (zmq_poll(items, 2, -1) >= 0 && !items[1].revents) {
+        for (int i = 0; i < 256 && zmq_send(client.socket, to, strlen(to), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0; i++, sent++)
+            check(zmq_send(client.socket, message, SIZE, 0) >= 0, "say");
+        while (zmq_recv(client.socket, heard, sizeof heard, ZMQ_DONTWAIT) >= 0) {}
+    }
+    printf("%.0f\n", (double)sent / ((double)(now_ns() - began) / 1e9));
+    zmq_close(client.socket);
+    zmq_ctx_term(context);
+    return 0;
+}
+
 int main(int count, char **words) {
     if (count == 3 && !strcmp(words[1], "pingpong")) return pingpong(atol(words[2]));
     if (count == 2 && !strcmp(words[1], "router")) return router();
     if (count == 6 && !strcmp(words[1], "relay")) return relay(words[2], atoi(words[3]), atoi(words[4]), atoi(words[5]));
-    fprintf(stderr, "load: pingpong ROUNDS | router | relay ENDPOINT CLIENTS WINDOW MS\n");
+    if (count == 4 && !strcmp(words[1], "flood")) return flood(words[2], words[3]);
+    fprintf(stderr, "load: pingpong ROUNDS | router | relay ENDPOINT CLIENTS WINDOW MS | flood ENDPOINT TO\n");
     return 2;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import shutil
 import socket
 import subprocess
@@ -13,25 +12,22 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import relay
+from aiomqtt import Client
 
 from bellwire.client.participant import SocketParticipant
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.ids import BROKER, GateId, NodeId
 from bellwire.protocols.messages import GateDone, GateOutcome
 
-if TYPE_CHECKING:
-    from aiomqtt import Client
-
 CONCURRENT = (1, 16, 64)
 Ask = Callable[[int], Awaitable[None]]
 
 
 @contextmanager
-def mosquitto(program: str, *, nodelay: bool) -> Iterator[int]:
+def mosquitto(command: str, *, nodelay: bool) -> Iterator[int]:
     """A Mosquitto broker on loopback: its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -40,7 +36,7 @@ def mosquitto(program: str, *, nodelay: bool) -> Iterator[int]:
         file = Path(place) / "mosquitto.conf"
         tuned = "set_tcp_nodelay true\nmax_inflight_messages 0\n" if nodelay else ""
         file.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n{tuned}")
-        with subprocess.Popen([program, "-c", file], stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen([command, "-c", file], stderr=subprocess.DEVNULL) as process:
             until = time.monotonic() + 10
             while time.monotonic() < until:
                 with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -68,8 +64,6 @@ async def _measured(ask: Ask, number: int, concurrent: int) -> tuple[float, floa
 
 
 def _client(port: int, *, nodelay: bool) -> Client:
-    from aiomqtt import Client
-
     tuned = {"socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)], "max_inflight_messages": 1_000}
     client = Client("127.0.0.1", port, **(tuned if nodelay else {}))  # type: ignore[arg-type]
     client.pending_calls_threshold = 1_000  # else it warns at every call beyond ten
@@ -154,10 +148,15 @@ def _answering(*words: str) -> Iterator[None]:
         process.kill()
 
 
+def program() -> str | None:
+    """Mosquitto, or `None` where it is not installed."""
+    return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
 def measure(scale: float) -> dict[str, float]:
-    """Rates and medians of both, and their ratios; nothing without mosquitto (Debian: mosquitto) and `bellwire[bench]`."""
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if program is None or importlib.util.find_spec("aiomqtt") is None:
+    """Rates and medians of both, and their ratios; nothing without mosquitto."""
+    broker = program()
+    if broker is None:
         return {}
     number = max(128, int(2_000 * scale))
     taken: dict[str, dict[int, tuple[float, float]]] = {}
@@ -171,7 +170,7 @@ def measure(scale: float) -> dict[str, float]:
         ):
             taken["relayed"] = asyncio.run(_over_bellwire(endpoint, folder, number))
     for label, nodelay in (("mosquitto", True), ("mosquitto_as_shipped", False)):
-        with mosquitto(program, nodelay=nodelay) as port, _answering("mqtt", str(port), str(int(nodelay))):
+        with mosquitto(broker, nodelay=nodelay) as port, _answering("mqtt", str(port), str(int(nodelay))):
             # As it is shipped a round trip takes two delayed acknowledgements, of 40 ms each.
             taken[label] = asyncio.run(_over_mqtt(port, number if nodelay else number // 20, nodelay=nodelay))
     figures: dict[str, float] = {}

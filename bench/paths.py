@@ -1,6 +1,7 @@
-"""A request from one participant to another and its answer: relayed by a broker, and over a direct connection.
+"""One agent asks another one: relayed by a broker, and on the direct connection that they were introduced to.
 
-Each of the three is a process of its own, CURVE is on, and nothing else is asked meanwhile.
+Each of the three is a process of its own, with what daemons have between socket and protocol, and CURVE. Messages are typed:
+encoded and decoded at both ends. Nothing else is asked meanwhile.
 """
 
 from __future__ import annotations
@@ -9,43 +10,55 @@ import asyncio
 import multiprocessing
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
-from bellwire.client.participant import SocketParticipant
-from bellwire.protocols.endpoint import Endpoint
+from bellwire.protocols.endpoint import Answer, Endpoint
 from bellwire.protocols.ids import BROKER, GateId, NodeId
 from bellwire.protocols.messages import GateDone, GateOutcome, Role
 from bellwire.protocols.path import DirectSettings
 from bellwire.protocols.paths import Paths
-from bellwire.transport.clock import new_epoch
+from bellwire.shell.daemon import keep_heap, quickest_loop
+from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.connection import Connection
 from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import generate, load_public, load_secret
 
-ASKER, ANSWERER = NodeId("asker"), NodeId("answerer")
-WARM_UP = 200
-LISTEN = DirectSettings(listen="tcp://127.0.0.1:0")
+T = TypeVar("T")
+ALICE, BOB = NodeId("alice"), NodeId("bob")
+WARM_UP = 500
+PATIENCE_NS = 30_000_000_000
 
 
-async def _serve_broker(pipe: Pipe, keys: Path) -> None:
-    config = BrokerConfig(bind="tcp://127.0.0.1:*", secret_key=keys / f"{BROKER}.key_secret", authorized_keys=keys)
-    broker = BrokerDaemon(config)
-    await broker.start()
-    pipe.send(broker.endpoint)
-    await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
-    await broker.close()
+@dataclass(frozen=True)
+class _Agent:
+    """What is above an agent's sockets."""
+
+    endpoint: Endpoint
+    paths: Paths
+    driver: Driver
+
+    def begin(self, action: Callable[[], object]) -> None:
+        """Do something at the endpoint, and flush it."""
+
+        def stimulus(now_ns: int) -> None:
+            self.endpoint.begin(now_ns)
+            action()
+
+        self.driver.stimulate(stimulus)
 
 
-async def _serve_answers(pipe: Pipe, keys: Path, address: str) -> None:
-    pair = load_secret(keys / f"{ANSWERER}.key_secret")
-    endpoint = Endpoint(pair.name, pair.role, new_epoch())
-    endpoint.handle(GateOutcome, lambda _, message: GateDone(gate_id=message.gate_id))
-    paths = Paths(endpoint, endpoint)
+@asynccontextmanager
+async def _agent(keys: Path, name: NodeId, address: str, settings: DirectSettings | None) -> AsyncIterator[_Agent]:
+    """An agent in session with the broker; without `settings` it has no direct connections."""
 
     def deliver(peer: NodeId, data: bytes) -> None:
         driver.deliver(peer, data)
@@ -53,87 +66,138 @@ async def _serve_answers(pipe: Pipe, keys: Path, address: str) -> None:
     def drained() -> None:
         driver.poke()
 
+    pair = load_secret(keys / f"{name}.key_secret")
+    endpoint = Endpoint(name, pair.role, new_epoch())
+    paths = Paths(endpoint, endpoint)
     server = load_public(keys / f"{BROKER}.key").public
     connection = Connection(address, pair, server, deliver, drained=drained)
-    direct = Direct(paths, endpoint, pair, LISTEN, connection.send)
-    direct.driver = driver = Driver(paths, direct.send, after=direct.carry)
+    direct = None if settings is None else Direct(paths, endpoint, pair, settings, connection.send)
+    if direct is None:
+        driver = Driver(endpoint, connection.send)
+    else:
+        direct.driver = driver = Driver(paths, direct.send, after=direct.carry)
+        await direct.start(address)
+    connection.start()
+    agent = _Agent(endpoint, paths, driver)
     up = asyncio.Event()
     endpoint.on_peer_up.append(lambda _: up.set())
-    await direct.start(address)
-    connection.start()
-
-    def greet(now_ns: int) -> None:
-        endpoint.begin(now_ns)
-        endpoint.keep_session(BROKER)
-
-    driver.stimulate(greet)
+    agent.begin(lambda: endpoint.keep_session(BROKER))
     await up.wait()
-    pipe.send("ready")
-    await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
-    driver.close()
-    await direct.close()
-    await connection.close()
-
-
-def _broker(pipe: Pipe, keys: Path) -> None:
-    asyncio.run(_serve_broker(pipe, keys))
-
-
-def _answerer(pipe: Pipe, keys: Path, address: str) -> None:
-    asyncio.run(_serve_answers(pipe, keys, address))
-
-
-async def _round_trips(keys: Path, address: str, number: int, *, direct: bool) -> list[float]:
-    """Seconds that each request took, once the path is the one that is measured."""
-    participant = SocketParticipant(
-        server=BROKER,
-        endpoint=address,
-        server_key=keys / f"{BROKER}.key",
-        secret_key=keys / f"{ASKER}.key_secret",
-        direct=direct,
-    )
-    await participant.start(10)
+    keep_heap()
     try:
-        request = GateOutcome(gate_id=GateId("g"), bits=(0,))
-        while direct and not (participant.paths is not None and participant.paths.is_direct(ANSWERER)):
-            await participant.ask(ANSWERER, request, GateDone, timeout_s=10)
-        taken = []
-        for _ in range(number + WARM_UP):
-            began = time.perf_counter()
-            await participant.ask(ANSWERER, request, GateDone, timeout_s=10)
-            taken.append(time.perf_counter() - began)
-        return taken[WARM_UP:]
+        yield agent
     finally:
-        await participant.close()
+        driver.close()
+        if direct is not None:
+            await direct.close()
+        await connection.close()
 
 
-def measure(scale: float) -> dict[str, float]:
-    """Round trips in microseconds, p50 and p99, and how many times as long the relayed ones take."""
-    number = max(50, int(3_000 * scale))
-    results: dict[str, float] = {}
+async def _asked_to_end(pipe: Pipe) -> None:
+    asked, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_reader(pipe.fileno(), asked.set)
+    await asked.wait()
+    loop.remove_reader(pipe.fileno())
+
+
+async def _broker(keys: Path, pipe: Pipe) -> None:
+    config = BrokerConfig(bind="tcp://127.0.0.1:*", secret_key=keys / f"{BROKER}.key_secret", authorized_keys=keys)
+    broker = BrokerDaemon(config)
+    await broker.start()
+    pipe.send(broker.endpoint)
+    await _asked_to_end(pipe)
+    await broker.close()
+
+
+async def _answering(keys: Path, address: str, pipe: Pipe) -> None:
+    """Bob, who listens for others."""
+    async with _agent(keys, BOB, address, DirectSettings(listen="tcp://127.0.0.1:0")) as bob:
+        bob.endpoint.handle(GateOutcome, lambda _, message: GateDone(gate_id=message.gate_id))
+        pipe.send("ready")
+        await _asked_to_end(pipe)
+
+
+async def _asking(keys: Path, address: str, rounds: int, *, direct: bool) -> list[int]:
+    """Alice: round trips in nanoseconds, as her own code sees them, once the path is the one that is measured."""
+    async with _agent(keys, ALICE, address, DirectSettings() if direct else None) as alice:
+        times: list[int] = []
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def ask() -> None:
+            counts = not direct or alice.paths.is_direct(BOB)
+            began_ns = time.perf_counter_ns()
+
+            def answered(answer: Answer) -> None:
+                if counts:
+                    times.append(time.perf_counter_ns() - began_ns)
+                if not isinstance(answer, GateDone):
+                    done.set_exception(SystemExit(f"bench: {answer}"))
+                elif len(times) < rounds + WARM_UP:
+                    ask()
+                else:
+                    done.set_result(None)
+
+            request = GateOutcome(gate_id=GateId("gate"), bits=(0, 1))
+            alice.endpoint.ask(BOB, request, local_time_ns() + PATIENCE_NS, answered)
+
+        alice.begin(ask)
+        await done
+    return times[WARM_UP:]
+
+
+def _run(work: Coroutine[None, None, T], *, uvloop: bool) -> T:
+    with asyncio.Runner(loop_factory=quickest_loop() if uvloop else None) as runner:
+        return runner.run(work)
+
+
+def _run_broker(keys: Path, uvloop: bool, pipe: Pipe) -> None:
+    _run(_broker(keys, pipe), uvloop=uvloop)
+
+
+def _run_bob(keys: Path, address: str, uvloop: bool, pipe: Pipe) -> None:
+    _run(_answering(keys, address, pipe), uvloop=uvloop)
+
+
+def _round_trips(keys: Path, rounds: int, *, uvloop: bool) -> dict[str, list[int]]:
+    spawn = multiprocessing.get_context("spawn")
+    to_broker, broker_end = spawn.Pipe()
+    to_bob, bob_end = spawn.Pipe()
+    broker = spawn.Process(target=_run_broker, args=(keys, uvloop, broker_end))
+    broker.start()
+    address = to_broker.recv()
+    bob = spawn.Process(target=_run_bob, args=(keys, address, uvloop, bob_end))
+    bob.start()
+    to_bob.recv()
+    try:
+        return {
+            "relayed": _run(_asking(keys, address, rounds, direct=False), uvloop=uvloop),
+            "direct": _run(_asking(keys, address, rounds, direct=True), uvloop=uvloop),
+        }
+    finally:
+        for pipe, process in ((to_bob, bob), (to_broker, broker)):
+            pipe.send("end")
+            process.join(10)
+
+
+def measure(scale: float, yardstick: dict[str, float]) -> dict[str, float]:
+    """Round trips in microseconds and in multiples of the ping-pong in C, on asyncio's own loop and on uvloop."""
+    rounds = max(500, int(5_000 * scale))
+    plain_us = yardstick.get("native_pingpong_p50_us")
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="bellwire-bench-") as folder:
         keys = Path(folder)
-        for name, role in ((BROKER, Role.BROKER), (ASKER, Role.AGENT), (ANSWERER, Role.AGENT)):
+        for name, role in ((BROKER, Role.BROKER), (ALICE, Role.AGENT), (BOB, Role.AGENT)):
             generate(keys, name, role)
-        spawn = multiprocessing.get_context("spawn")
-        to_broker, broker_end = spawn.Pipe()
-        to_answerer, answerer_end = spawn.Pipe()
-        broker = spawn.Process(target=_broker, args=(broker_end, keys))
-        broker.start()
-        address = to_broker.recv()
-        answerer = spawn.Process(target=_answerer, args=(answerer_end, keys, address))
-        answerer.start()
-        to_answerer.recv()
-        try:
-            for path, direct in (("relayed", False), ("direct", True)):
-                taken = asyncio.run(_round_trips(keys, address, number, direct=direct))
-                p50, p99 = np.percentile(taken, [50, 99]) * 1e6
-                results |= {f"{path}_round_trip_p50_us": float(p50), f"{path}_round_trip_p99_us": float(p99)}
-        finally:
-            for pipe, process in ((to_answerer, answerer), (to_broker, broker)):
-                pipe.send("end")
-                process.join(10)
-    results["relayed_per_direct_round_trip"] = (
-        results["relayed_round_trip_p50_us"] / results["direct_round_trip_p50_us"]
-    )
-    return results
+        for label, uvloop in (("", False), ("_uvloop", True)):
+            if uvloop and quickest_loop() is None:
+                continue
+            for path, times in _round_trips(keys, rounds, uvloop=uvloop).items():
+                p50, p99 = (float(each) / 1e3 for each in np.percentile(times, [50, 99]))
+                what = f"{path}{label}"
+                figures |= {f"{what}_p50_us": p50, f"{what}_p99_us": p99, f"{what}_p99_p50s": p99 / p50}
+                if plain_us is not None:
+                    figures[f"{what}_p50_native_pingpongs"] = p50 / plain_us
+            figures[f"relayed{label}_p50_directs"] = (
+                figures[f"relayed{label}_p50_us"] / figures[f"direct{label}_p50_us"]
+            )
+    return figures

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 import agents
+import alarms
 import clocks
-import direct
 import mqtt
 import native
 import paths
@@ -26,6 +26,18 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
+
+
+def missing() -> list[str]:
+    """What this machine lacks, and which figures are missing for it."""
+    lacks = []
+    if native.program() is None:
+        lacks.append(
+            "no C compiler or no headers of libzmq (Debian: gcc libc6-dev libzmq3-dev): nothing is compared with C"
+        )
+    if mqtt.program() is None:
+        lacks.append("no mosquitto (Debian: mosquitto): nothing is compared with it")
+    return lacks
 
 
 def in_testbed(scale: float) -> dict[str, float]:
@@ -94,12 +106,18 @@ def main() -> None:
         sys.stderr.write(f"bench: --json {arguments.json}: {error.strerror or error}\n")
         raise SystemExit(2) from None
     console = Console()
+    for each in missing():
+        sys.stderr.write(f"bench: {each}\n")
     with console.status("ping-pong"):
         results = pingpong.measure() | native.ping_pong()
-    with console.status("two agents on a direct connection"):
-        results |= direct.measure(arguments.scale, results)
+    with console.status("requests, relayed and direct"):
+        results |= paths.measure(arguments.scale, results)
+    with console.status("alarms"):
+        results |= alarms.measure(arguments.scale)
     with console.status("the relay under load"):
         results |= relay.measure(arguments.scale)
+    with console.status("a flood at the broker"):
+        results |= relay.flood(arguments.scale)
     with console.status("a crowd at the broker"):
         results |= relay.crowd(arguments.scale)
     with console.status("Mosquitto beside the relay"):
@@ -107,8 +125,6 @@ def main() -> None:
     with console.status("two agents over an always-succeeding link"):
         gates = in_testbed(arguments.scale)
         results |= gates | ratios(gates, results["pingpong_p50_us"])
-    with console.status("requests, relayed and direct"):
-        results |= paths.measure(arguments.scale)
     with console.status("clocks, 50 ms and 50 ppm off"):
         offsets = clocks.measure(arguments.scale)
         results |= offsets | ratios(offsets, results["pingpong_p50_us"])

@@ -15,6 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 from bellwire.protocols.errors import TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
+from bellwire.transport.gatekeeper import ZAP_LATER
 from bellwire.transport.hub import MAX_WIRE_BYTES
 from bellwire.transport.keys import KeyPair
 from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader, bare_send
@@ -41,6 +42,7 @@ _REFUSALS: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "does not speak as a Bellwire hub does",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "ended the handshake: is its public key the one that was given to {name}?",
 }
+_SHUNNED = "lets {name} in again only after a while: it flooded the hub"
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | sum(_REFUSALS)
 
 
@@ -268,9 +270,9 @@ class Connection:
                 event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
             except zmq.Again:
                 return
-            self._note(int(event["event"]))
+            self._note(int(event["event"]), int(event["value"]))
 
-    def _note(self, event: int) -> None:
+    def _note(self, event: int, value: int) -> None:
         stood, self.connected = self.connected, event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         if self.connected:
             self._waiting = 0
@@ -281,7 +283,7 @@ class Connection:
                 self._turning = None
         elif stood or self._turning is None:
             self._turn_in(self._spread(RECONNECT_MS if stood else PATIENCE_MS) / 1_000)
-        text = _REFUSALS.get(event)
+        text = _SHUNNED if value == ZAP_LATER and event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _REFUSALS.get(event)
         if text is not None:
             self._refused(event, text)
         if self._on_changed is not None:

@@ -12,6 +12,9 @@ from bellwire.transport.keys import KeysCapable, PublicKey
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 ZAP_DOMAIN = b"bellwire"
+ZAP_LATER = 500
+"""What a shunned client is told. (On 300, "temporary", the library tells it nothing and leaves the handshake hanging.)"""
+
 _VERSION = b"1.0"
 _REQUEST_FRAMES = 7
 _READINGS = 50
@@ -30,13 +33,18 @@ class Gatekeeper:
         context: zmq.Context[zmq.Socket[bytes]],
         name: NodeId,
         authorized: KeysCapable,
+        shunned: Callable[[str], bool],
         report: Callable[[str], None] | None = None,
     ) -> None:
-        """Guard the sockets of `context`, which belong to the participant `name`."""
+        """Guard the sockets of `context`, which belong to the participant `name`.
+
+        `shunned` tells of a user id whether nobody is let in with its key for now.
+        """
         self.refused = 0
         self._reported: set[bytes] = set()
         self._name = name
         self._authorized = authorized
+        self._shunned = shunned
         self._report = report
         self._socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -71,7 +79,10 @@ class Gatekeeper:
         if key is None or key.name == self._name:
             self._refuse(request[6], request[3].decode("ascii", "replace"), key)
             return [_VERSION, number, b"400", b"not authorized", b"", b""]
-        return [_VERSION, number, b"200", b"OK", key.public.hex().encode(), b""]
+        user = key.public.hex()
+        if self._shunned(user):
+            return [_VERSION, number, b"%d" % ZAP_LATER, b"later", b"", b""]
+        return [_VERSION, number, b"200", b"OK", user.encode(), b""]
 
     def _look_for(self, public: bytes) -> PublicKey | None:
         """Look for a key that may have come since the directory was last read; who knocks too often is not looked for."""

@@ -1,4 +1,4 @@
-"""Who is at a hub with which key, and how to end their connections when a key is revoked (spec 1 §2.2).
+"""Who is at a hub with which key, and how to end their connections: of a revoked key, or of who floods (spec 1 §2.2, §2.7).
 
 The library has no call that ends one connection of a ROUTER. What it has is the descriptor that a frame came from: that one is
 shut down, and the library takes it for a peer that has closed. A descriptor's number may have passed to another connection
@@ -25,6 +25,10 @@ MAX_CONNECTIONS = 8
 """Connections of one key at a hub. A further one ends the oldest: a participant needs one, and two while it reconnects."""
 
 
+SHUN_NS = 30_000_000_000
+"""How long nobody is let in with a key whose connections were ended because it flooded the hub."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
     """A connection's descriptor and remote address."""
@@ -42,13 +46,20 @@ class Guest:
     frame: bytes
     connections: dict[bytes, _Line] = field(default_factory=dict)
 
+    def hang_up(self) -> None:
+        """End every connection."""
+        for line in self.connections.values():
+            _hang_up(line)
+
 
 class Guests:
     """The keys that are at a hub. A frame's user id is what the gatekeeper gave its connection: the key in hexadecimal."""
 
-    def __init__(self, authorized: KeysCapable) -> None:
+    def __init__(self, authorized: KeysCapable, clock: Callable[[], int]) -> None:
         self._authorized = authorized
+        self._clock = clock
         self._guests: dict[str, Guest] = {}
+        self._shunned: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._guests)
@@ -75,6 +86,22 @@ class Guests:
             _hang_up(guest.connections.pop(oldest))
         guest.connections[origin] = _line(frame)
 
+    def shun(self, user: str) -> bool:
+        """End the connections of a key, and let it in no more for a while. Returns whether it was not so already."""
+        guest = self._guests.get(user)
+        if guest is None or self.is_shunned(user):
+            return False
+        now_ns = self._clock()
+        self._shunned = {each: until_ns for each, until_ns in self._shunned.items() if until_ns > now_ns}
+        self._shunned[user] = now_ns + SHUN_NS
+        guest.hang_up()
+        guest.connections.clear()
+        return True
+
+    def is_shunned(self, user: str) -> bool:
+        """Whether nobody is let in with a key for now."""
+        return self._clock() < self._shunned.get(user, 0)
+
     def revoke(self, report: Callable[[str], None]) -> list[Guest]:
         """Read the directory anew, and end the connections of every key that does not stand in it any more.
 
@@ -87,8 +114,7 @@ class Guests:
         gone = [user for user, guest in self._guests.items() if self._authorized.known(guest.key.public) != guest.key]
         guests = [self._guests.pop(user) for user in gone]
         for guest in guests:
-            for line in guest.connections.values():
-                _hang_up(line)
+            guest.hang_up()
         return guests
 
 
@@ -119,6 +145,10 @@ class KeyWatch:
         for guest in self._guests.revoke(self._tell):
             self._tell(f"{self._name} ended the connections of {guest.name}: its key is not authorized any more")
             self._show_out(guest)
+
+    def tell_shunned(self, name: NodeId) -> None:
+        """Report that the connections of who flooded the hub were ended."""
+        self._tell(f"{self._name} ended the connections of {name}, which flooded it, for {SHUN_NS // 10**9} s")
 
     def close(self) -> None:
         """Look no more."""

@@ -104,9 +104,9 @@ class Hub:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(IO_THREADS)
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._send = bare_send(self._socket)
-        self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
+        self._guests = Guests(authorized, clock)
+        self._gatekeeper = Gatekeeper(self._context, name, authorized, self._guests.is_shunned, report)
         self._reader: Reader | None = None
-        self._guests = Guests(authorized)
         self._watch = KeyWatch(name, self._guests, self._show_out, report)
         self._endpoint: Endpoint | None = None
         self._name = name.encode()
@@ -127,8 +127,7 @@ class Hub:
         """
         socket = self._socket
         if self._insecure:
-            # A client that comes back takes its routing id from the connection that it lost.
-            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes back takes its routing id from the connection it lost
         else:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
@@ -327,12 +326,14 @@ class Hub:
             self._take_elsewhere(sender, origin, target, message)
         elif not members.may_relay(sender, self._turn):
             self.counters.hasty += 1
-            text = f"{sender.node} sends more than {members.limits.rate} messages per second"
-            self._tell_dropped(sender, origin, receiver, text)
+            text = f"more than {members.limits.rate} messages per second"
+            self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7", receiver.node)
+            self._stem(sender)
         elif self._forward(sender, receiver, message):
             self.counters.relayed += 1
         elif receiver.origin:
-            self._tell_dropped(sender, origin, receiver, f"the queue to {receiver.node} is full")
+            text = f"the queue to {receiver.node} is full"
+            self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7", receiver.node)
         else:
             self._miss(sender, origin, target)
 
@@ -381,13 +382,16 @@ class Hub:
         if guest is None:
             return None
         self._guests.met(guest, origin, message)
-        return self.members.of(guest.name)
+        member = self.members.of(guest.name)
+        member.user = member.user if member.origin else user
+        return member
 
     def _deliver(self, sender: Member, origin: bytes, message: zmq.Frame) -> None:
         if not self.members.may_deliver(sender, self._turn):
             self.counters.hasty += 1
-            text = f"{sender.node} sends {self.name} more than {self.members.limits.own_rate} messages per second"
+            text = f"more than {self.members.limits.own_rate} messages per second to {self.name}"
             self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7")
+            self._stem(sender)
             return
         self.counters.delivered += 1
         self.counters.oversize += len(message) > MAX_MESSAGE_BYTES  # whoever decodes it refuses it
@@ -442,9 +446,6 @@ class Hub:
         self.drained()
         return self.counters.full == full
 
-    def _tell_dropped(self, sender: Member, origin: bytes, receiver: Member, text: str) -> None:
-        self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7", receiver.node)
-
     def _tell_ungreeted(self, sender: Member, origin: bytes) -> None:
         self.counters.ungreeted += 1
         text = f"{sender.node} has not greeted {self.name} on this connection"
@@ -455,9 +456,16 @@ class Hub:
     ) -> None:
         if not self.members.may_tell(member, self._turn):
             self.counters.untold += 1
+            self._stem(member)
             return
         error = SessionError(epoch=self._epoch, code=code, text=text, rule=rule, peer=peer)
         self._pass_on(address, self._name, self._codec.encode(error))
+
+    def _stem(self, sender: Member) -> None:
+        """End the connections of who floods the hub: messages that are dropped still take the time of all others."""
+        if self.members.is_flooding(sender) and self._guests.shun(sender.user):
+            self.counters.floods += 1
+            self._watch.tell_shunned(sender.node)
 
     def _show_out(self, guest: Guest) -> None:
         """Reach and relay to a participant no more, and lose the session with it: its key is not authorized any more."""

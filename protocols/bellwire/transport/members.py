@@ -14,6 +14,9 @@ TURN_NS = 100_000_000
 
 _TURNS_PER_S = 1_000_000_000 // TURN_NS
 
+FLOOD = 10_000
+"""Messages within a stretch that are a flood, where they are twice a client's rate too: dropping them takes a hub's time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubLimits:
@@ -57,6 +60,8 @@ class HubCounters:
     unsent: int = 0
     revoked: int = 0
     """Messages of keys that are not authorized any more."""
+    floods: int = 0
+    """Clients whose connections were ended because they flooded the hub."""
 
 
 @dataclass(slots=True, eq=False)
@@ -150,6 +155,11 @@ class Members:
             member.begin(turn)
         member.delivered += 1
         return member.delivered * _TURNS_PER_S <= self.limits.own_rate
+
+    def is_flooding(self, member: Member) -> bool:
+        """Whether so much came from a client in this stretch that dropping it is what holds up the others."""
+        came = member.relayed + member.delivered + member.told
+        return came > max(FLOOD, 2 * self.limits.rate // _TURNS_PER_S)
 
     def may_tell(self, member: Member, turn: int) -> bool:
         """Count an error to be told to a client; `False` when it has been told enough."""
