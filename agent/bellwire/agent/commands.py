@@ -40,7 +40,9 @@ def agent(
     """Run a node's agent: it drives the node's hardware, and speaks for it.
 
     The file holds `secret_key`, `[broker]` (endpoint, key), `[backend]` (name, options) and a `[links.NAME]` for each link;
-    `[direct]` (enabled, listen, advertise) says where other nodes connect to it, by default at any free port.
+    `[direct]` (enabled, listen, advertise) says where other nodes connect to it, by default at any free port. `applications`
+    names who may use the node (everybody, without it); `[time]` (sources, priority, …), `[session]` (heartbeat_ms, …) and
+    `[loop]` (timer_spin_us) have defaults.
     """
     from bellwire.agent.daemons import agent_daemon
 
@@ -111,7 +113,7 @@ def up(
     """Start a whole testbed on this machine, and end it on Ctrl-C.
 
     Every part is a process of its own: the broker, the simulated world, the stations, the agents. Applications read
-    .bellwire/NAME/client.toml; the commands `entangle`, `gate` and `run` find it by themselves.
+    .bellwire/NAME/client.toml; the commands `entangle`, `gate`, `run`, `peers` and `time` find it by themselves.
 
     Example: `bellwire up examples/two-nodes/testbed.toml -- bellwire entangle alice bob`
     """
