@@ -13,7 +13,7 @@ import pytest
 from aiomqtt import Client, ProtocolVersion
 from federation import free_endpoints
 from loopback import QUICK, WAIT_S, Application, KeyRing, Losses
-from mosquitto import Mosquitto, needs_mosquitto
+from mosquitto import Mosquitto
 
 from bellwire.broker.bridge_daemon import BridgeConfig
 from bellwire.broker.bridge_mqtt import MqttConfig, MqttServer
@@ -22,8 +22,6 @@ from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
 from bellwire.protocols.ids import BROKER, GateId, NodeId
 from bellwire.protocols.messages import GateDone, GateOutcome, Role
 from bellwire.protocols.session import Loss
-
-pytestmark = needs_mosquitto
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from federation import SOUTH, STANDBY, two_sites, with_standby
-from mosquitto import Mosquitto, needs_mosquitto
+from mosquitto import Mosquitto
 from processes import prepared_processes
 
 from bellwire.client import Network, Pair, connect, initialise, measure, release
@@ -81,7 +81,6 @@ async def entangled_at_last(net: Network) -> None:
                 return
 
 
-@needs_mosquitto
 async def test_pairs_are_heralded_between_two_sites_before_and_after_an_outage_of_mqtt(tmp_path: Path) -> None:
     """Alice, the station and the application are at north, Bob is at south. North goes on alone meanwhile."""
     testbed = tmp_path / "testbed.toml"

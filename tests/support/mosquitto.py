@@ -12,7 +12,6 @@ from types import TracebackType
 import pytest
 
 PROGRAM = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-needs_mosquitto = pytest.mark.skipif(PROGRAM is None, reason="needs mosquitto (Debian: apt-get install mosquitto)")
 
 
 class Mosquitto:
@@ -33,7 +32,8 @@ class Mosquitto:
 
     async def start(self) -> None:
         """Start it and wait until it says that it runs."""
-        assert PROGRAM is not None
+        if PROGRAM is None:
+            pytest.fail("mosquitto is not installed (Debian: apt-get install mosquitto)", pytrace=False)
         self._process = await asyncio.create_subprocess_exec(
             PROGRAM, "-v", "-c", str(self._file), stderr=asyncio.subprocess.PIPE
         )
