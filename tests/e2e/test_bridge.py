@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 import msgspec
 import pytest
 from aiomqtt import Client, ProtocolVersion
-from federation import free_endpoints
+from federation import free_endpoint
 from loopback import QUICK, WAIT_S, Application, KeyRing, Losses
 from mosquitto import Mosquitto
 
@@ -204,7 +204,7 @@ async def test_site_whose_key_is_removed_is_not_reached_any_more(federation: Fed
 
 
 async def test_participants_of_two_brokers_of_one_site_ask_each_other_without_mqtt(federation: Federation) -> None:
-    one, other = free_endpoints(2)
+    one, other = free_endpoint(), free_endpoint()
     first = await federation.broker(federation.north, line=(one, other))
     second = await federation.broker(federation.north, line=(other, one))
     federation.north.keys.make(BOB, Role.AGENT)
