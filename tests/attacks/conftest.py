@@ -7,19 +7,9 @@ from pathlib import Path
 
 import pytest
 from slice_of_network import Slice
-from tests.unit.transport.conftest import Keys, Yard
+from tests.unit.transport.conftest import keys, yard
 
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    return Keys(tmp_path)
-
-
-@pytest.fixture
-async def yard(keys: Keys) -> AsyncIterator[Yard]:
-    yard = Yard(keys)
-    yield yard
-    await yard.close()
+__all__ = ["keys", "net", "yard"]
 
 
 @pytest.fixture

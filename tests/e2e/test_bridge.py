@@ -11,9 +11,9 @@ from typing import ParamSpec, TypeVar
 import msgspec
 import pytest
 from aiomqtt import Client, ProtocolVersion
-from federation import free_endpoints
+from federation import free_endpoint
 from loopback import QUICK, WAIT_S, Application, KeyRing, Losses
-from mosquitto import Mosquitto, needs_mosquitto
+from mosquitto import Mosquitto
 
 from bellwire.broker.bridge_daemon import BridgeConfig
 from bellwire.broker.bridge_mqtt import MqttConfig, MqttServer
@@ -22,8 +22,6 @@ from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
 from bellwire.protocols.ids import BROKER, GateId, NodeId
 from bellwire.protocols.messages import GateDone, GateOutcome, Role
 from bellwire.protocols.session import Loss
-
-pytestmark = needs_mosquitto
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -206,7 +204,7 @@ async def test_site_whose_key_is_removed_is_not_reached_any_more(federation: Fed
 
 
 async def test_participants_of_two_brokers_of_one_site_ask_each_other_without_mqtt(federation: Federation) -> None:
-    one, other = free_endpoints(2)
+    one, other = free_endpoint(), free_endpoint()
     first = await federation.broker(federation.north, line=(one, other))
     second = await federation.broker(federation.north, line=(other, one))
     federation.north.keys.make(BOB, Role.AGENT)

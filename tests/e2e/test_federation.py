@@ -9,45 +9,20 @@ from pathlib import Path
 
 import pytest
 from federation import SOUTH, STANDBY, two_sites, with_standby
-from mosquitto import Mosquitto, needs_mosquitto
+from mosquitto import Mosquitto
 from processes import prepared_processes
+from testbeds import write_testbed
 
 from bellwire.client import Network, Pair, connect, initialise, measure, release
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER
 
-TESTBED = """
-name = "federated"
-preset = "ideal"
-direct = false
-
-[session]
-heartbeat_ms = 200
-liveness_ms = 1500
-retry_ms = 100
-
-[nodes.alice]
-model = "ideal"
-communication = 2
-storage = 2
-
-[nodes.bob]
-model = "ideal"
-communication = 2
-storage = 2
-
-[stations.hub]
-
-[links.alice-bob]
-ends = ["alice", "bob"]
-station = "hub"
-model = "ideal"
-scheme = "any"
-attempts = 1
-window_timeout_ms = 500
-report_timeout_ms = 250
-pair_lifetime_ms = 10000
-"""
+MACHINE = {"communication": 2, "storage": 2}
+NODES = {"alice": MACHINE, "bob": MACHINE}
+LINKS = {
+    "alice-bob": {"attempts": 1, "window_timeout_ms": 500, "report_timeout_ms": 250, "pair_lifetime_ms": 10_000},
+}
+SESSION = {"heartbeat_ms": 200, "liveness_ms": 1_500, "retry_ms": 100}
 
 PATIENCE_S = 60
 UNREACHED = {ErrorCode.PEER_LOST, ErrorCode.TIMEOUT, ErrorCode.EXPIRE, ErrorCode.NORES}
@@ -81,11 +56,9 @@ async def entangled_at_last(net: Network) -> None:
                 return
 
 
-@needs_mosquitto
 async def test_pairs_are_heralded_between_two_sites_before_and_after_an_outage_of_mqtt(tmp_path: Path) -> None:
     """Alice, the station and the application are at north, Bob is at south. North goes on alone meanwhile."""
-    testbed = tmp_path / "testbed.toml"
-    testbed.write_text(TESTBED)
+    testbed = write_testbed(tmp_path / "testbed.toml", NODES, LINKS, direct=False, session=SESSION)
     async with Mosquitto(tmp_path) as mosquitto:
         prepared = two_sites(testbed, tmp_path / "state", mosquitto.url, ("bob",))
         async with prepared_processes(prepared) as running, connect(prepared.client) as net:
@@ -104,8 +77,7 @@ async def test_pairs_are_heralded_between_two_sites_before_and_after_an_outage_o
 
 async def test_running_exchanges_survive_kill_9_of_the_broker_when_it_has_a_standby(tmp_path: Path) -> None:
     """One request of many pairs, during which everybody moves to the standby, and back when that is killed too."""
-    testbed = tmp_path / "testbed.toml"
-    testbed.write_text(TESTBED)
+    testbed = write_testbed(tmp_path / "testbed.toml", NODES, LINKS, direct=False, session=SESSION)
     prepared = with_standby(testbed, tmp_path / "state")
     async with prepared_processes(prepared) as running, connect(prepared.client) as net:
         asked = net.pairs("alice", "bob", number=100_000, timeout_s=10 * PATIENCE_S)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import Processes, processes
+from testbeds import write_testbed
 
 from bellwire.client import Network, connect, initialise, measure, release
 from bellwire.client.net import GRACE_S
@@ -16,53 +18,9 @@ from bellwire.client.participant import SocketParticipant
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, NodeId
 
-TESTBED = """
-name = "killed"
-preset = "ideal"
-
-[session]
-heartbeat_ms = 200
-liveness_ms = 1000
-retry_ms = 100
-
-[nodes.alice]
-model = "ideal"
-communication = 4
-storage = 4
-
-[nodes.bob]
-model = "ideal"
-communication = 4
-storage = 4
-
-[nodes.carol]
-model = "ideal"
-communication = 4
-storage = 1
-
-[stations.hub]
-
-[links.alice-bob]
-ends = ["alice", "bob"]
-station = "hub"
-model = "ideal"
-scheme = "any"
-attempts = 1
-window_timeout_ms = 500
-report_timeout_ms = 250
-pair_lifetime_ms = 1000
-
-[links.alice-carol]
-ends = ["alice", "carol"]
-station = "hub"
-model = "ideal"
-scheme = "any"
-attempts = 1
-window_timeout_ms = 500
-report_timeout_ms = 250
-pair_lifetime_ms = 1000
-"""
-
+MACHINE = {"communication": 4, "storage": 4}
+SESSION = {"heartbeat_ms": 200, "liveness_ms": 1_000, "retry_ms": 100}
+LINK = {"attempts": 1, "window_timeout_ms": 500, "report_timeout_ms": 250, "pair_lifetime_ms": 1_000}
 LEASE_S = 1.0
 """`pair_lifetime_ms` above: how long a node may keep a qubit for a pair whose other end is silent."""
 
@@ -80,6 +38,15 @@ NAMED = {
     "world": {ErrorCode.BACKEND, ErrorCode.INDETERMINATE, ErrorCode.UNKNOWN_ID, ErrorCode.REJECTED},
 }
 """What a request may end with when a participant is killed."""
+
+
+def killable(directory: Path, **session: int) -> AbstractAsyncContextManager[Processes]:
+    """A testbed of which alice has two neighbours, ready. Carol can store one qubit alone."""
+    nodes = {"alice": MACHINE, "bob": MACHINE, "carol": MACHINE | {"storage": 1}}
+    links = {"alice-bob": LINK, "alice-carol": LINK}
+    return processes(
+        write_testbed(directory / "testbed.toml", nodes, links, session=SESSION | session), directory / "state"
+    )
 
 
 async def gates_until_error(net: Network, name: str, done: asyncio.Queue[None]) -> RequestError:
@@ -141,9 +108,7 @@ async def test_participant_killed_in_mid_run_ends_requests_by_name_and_the_next_
     victim: str, tmp_path: Path
 ) -> None:
     """One application lives through it all, and nothing is restarted but the victim."""
-    testbed = tmp_path / "testbed.toml"
-    testbed.write_text(TESTBED)
-    async with processes(testbed, tmp_path / "state") as running, connect(running.prepared.client) as net:
+    async with killable(tmp_path) as running, connect(running.prepared.client) as net:
         errors = await kill_in_mid_run(running, net, victim)
         assert {error.code for error in errors} <= NAMED[victim], errors
         assert all(error.text for error in errors)
@@ -158,9 +123,7 @@ async def test_gates_run_on_when_the_broker_is_killed(tmp_path: Path) -> None:
 
     The application's heartbeat is the default of a second, so that the nodes' liveness has to be longer.
     """
-    testbed = tmp_path / "testbed.toml"
-    testbed.write_text(TESTBED.replace("liveness_ms = 1000", "liveness_ms = 2000"))
-    async with processes(testbed, tmp_path / "state") as running, connect(running.prepared.client) as net:
+    async with killable(tmp_path, liveness_ms=2_000) as running, connect(running.prepared.client) as net:
         await take_all(net)
         lost: asyncio.Queue[NodeId] = asyncio.Queue()
         participant = net._participant
@@ -212,9 +175,7 @@ async def everything_is_direct(net: Network) -> None:
 
 async def test_survivor_has_all_its_qubits_back_while_the_peer_is_dead(tmp_path: Path) -> None:
     """Nobody has restarted bob: alice serves another neighbour with every qubit that she has."""
-    testbed = tmp_path / "testbed.toml"
-    testbed.write_text(TESTBED)
-    async with processes(testbed, tmp_path / "state") as running, connect(running.prepared.client) as net:
+    async with killable(tmp_path) as running, connect(running.prepared.client) as net:
         await kill_in_mid_run(running, net, "bob")
         await net.run("alice", [release(name) for name in NAMES])
         await net.run("alice", [initialise(f"again-{name}") for name in NAMES])
@@ -223,9 +184,7 @@ async def test_survivor_has_all_its_qubits_back_while_the_peer_is_dead(tmp_path:
 
 @pytest.mark.parametrize("name", ["alice", "hub", "world", "broker"])
 async def test_daemon_on_sigterm_ends_within_a_second(name: str, tmp_path: Path) -> None:
-    testbed = tmp_path / "testbed.toml"
-    testbed.write_text(TESTBED)
-    async with processes(testbed, tmp_path / "state") as running, connect(running.prepared.client) as net:
+    async with killable(tmp_path) as running, connect(running.prepared.client) as net:
         await take_all(net)
         began = time.monotonic()
         assert await running.stop(name) == 0

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loopback import ALICE, BOB, C0, R0, S0, SECOND_NS, WAIT_S, Application, Losses
-from scene import ideal_choi
 from slice_of_network import Slice
 
 from bellwire.backends.mock import MockBackend
@@ -36,6 +35,7 @@ from bellwire.protocols.messages import (
 from bellwire.protocols.messages.program import StepKind
 from bellwire.sim.messages import WORLD, WorldInspect, WorldState
 from bellwire.sim.states import bell_density_matrix
+from bellwire.virtual.gate_checkers import ideal_choi
 
 
 @pytest.fixture
@@ -181,14 +181,7 @@ async def test_bob_restarted_ends_the_pair_that_alice_held_with_him(net: Slice) 
 
 async def test_world_restarted_frees_everything_and_the_next_request_succeeds(net: Slice) -> None:
     await run(net, ALICE, initialise("c"))
-    lost: asyncio.Queue[str] = asyncio.Queue()
-    for node in net.nodes.values():
-        node.node.on_backend_lost.append(lost.put_nowait)
-    await net.lab.restart()
-    async with asyncio.timeout(WAIT_S):
-        for _ in net.nodes:
-            await lost.get()
-    await net.ready()
+    await net.restart_world()
     ok = await pair(net)
     await asyncio.gather(*(run(net, node, *release(ok.pair_id)) for node in (ALICE, BOB)))
     assert not net.lab.world.held(ALICE)

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from loopback import ALICE, BOB, C0, LINK, QUBITS, STATION, WAIT_S, WorldLab
-from processes import Processes
+from processes import prepared_processes
 from scene import ideal_with
 from slice_of_network import Slice
+from testbeds import write_testbed
 
 from bellwire.agent.brain import AgentBrain
 from bellwire.agent.driver import BrainCapable, NodeDaemon
@@ -367,33 +368,11 @@ async def test_station_on_tags_full_of_dark_counts_makes_no_ghost_pair(tmp_path:
 async def test_station_on_tags_finds_its_world_again(tmp_path: Path) -> None:
     async with TagSlice(tmp_path, {"dark_hz": 0.0}) as net:
         await net.pairs(1)
-        lost: asyncio.Queue[str] = asyncio.Queue()
-        for node in net.nodes.values():
-            node.node.on_backend_lost.append(lost.put_nowait)
-        await net.lab.restart()
-        async with asyncio.timeout(WAIT_S):
-            for _ in net.nodes:
-                await lost.get()
-        await net.ready()
+        await net.restart_world()
         await net.pairs(2)
 
 
 # Processes.
-
-TESTBED = """
-name = "lab"
-preset = "psi.toml"
-[nodes.alice]
-model = "ideal"
-[nodes.bob]
-model = "ideal"
-[stations.hub]
-[links.alice-bob]
-ends = ["alice", "bob"]
-station = "hub"
-model = "ideal"
-attempts = 300
-"""
 
 BELLWIRE = [sys.executable, "-m", "bellwire.shell"]
 
@@ -409,16 +388,14 @@ async def bellwire(*arguments: str | Path) -> tuple[int, str, str]:
 
 async def test_station_process_with_tags_in_its_file_heralds_pairs_for_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "psi.toml").write_text(ideal_with(PSI_LINK), encoding="utf-8")
-    (tmp_path / "testbed.toml").write_text(TESTBED, encoding="utf-8")
-    prepared = prepare(tmp_path / "testbed.toml", tmp_path / "lab")
+    links = {"alice-bob": {"attempts": 300}}
+    testbed = write_testbed(tmp_path / "testbed.toml", {"alice": {}, "bob": {}}, links, preset="psi.toml")
+    prepared = prepare(testbed, tmp_path / "lab")
     file = tmp_path / "lab" / "hub.toml"
     station = tomllib.loads(file.read_text(encoding="utf-8"))
     station["backend"] = {"name": "tags", "options": {"source": "world", "world": station["backend"]["options"]}}
     file.write_text(to_toml(station), encoding="utf-8")
-    running = Processes(prepared)
-    try:
-        for part in prepared.parts:
-            await running.start(part.name)
+    async with prepared_processes(prepared) as running:
         code, out, said = await bellwire(
             "entangle", "alice", "bob", "-n", "5", "--measure", "--json", "--client", prepared.client
         )
@@ -427,8 +404,6 @@ async def test_station_process_with_tags_in_its_file_heralds_pairs_for_the_comma
         assert {pair["bell_state"] for pair in pairs} <= {"psi+", "psi-"}
         assert [pair["bits"] in ("01", "10") for pair in pairs] == [True] * 5
         assert await running.stop("hub") == 0
-    finally:
-        await running.close()
 
 
 async def test_tags_are_served_recorded_and_found_as_they_were(tmp_path: Path) -> None:

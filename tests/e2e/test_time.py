@@ -12,6 +12,7 @@ from typing import Any
 
 from clocked import clocked_preset
 from processes import Processes
+from testbeds import write_testbed
 
 from bellwire.agent.driver import NodeDaemon
 from bellwire.agent.station import StationBrain
@@ -30,39 +31,10 @@ WAIT_S = 30.0
 
 ALICE, BOB = NodeId("alice"), NodeId("bob")
 
-HEAD = """
-name = "timed"
-preset = "{preset}"
-
-[session]
-heartbeat_ms = 200
-liveness_ms = 1000
-retry_ms = 100
-
-[time]
-sources = {broker}
-priority = 250
-interval_ms = 100
-
-[stations.hub]
-time = {{ sources = {hub}, interval_ms = 100 }}
-
-[links.alice-bob]
-ends = ["alice", "bob"]
-station = "hub"
-model = "ideal"
-scheme = "any"
-"""
-NODE = """
-[nodes.{name}]
-model = "ideal"
-time = {{ sources = {sources}, {priority}interval_ms = 100 }}
-"""
-
 Rows = dict[str, dict[str, Any]]
 
 
-def write_testbed(
+def timed_testbed(
     path: Path,
     *,
     broker: list[str],
@@ -71,12 +43,19 @@ def write_testbed(
     **nodes: tuple[list[str], int | None],
 ) -> Path:
     """Write the file of a testbed: the sources of the broker, the station and each node, and the nodes' priorities."""
-    text = HEAD.format(preset=preset, broker=broker, hub=hub).replace("'", '"')
-    for name, (sources, priority) in nodes.items():
-        told = "" if priority is None else f"priority = {priority}, "
-        text += NODE.format(name=name, sources=json.dumps(sources), priority=told)
-    path.write_text(text, encoding="utf-8")
-    return path
+
+    def time(sources: list[str], priority: int | None = None) -> dict[str, Any]:
+        return {"sources": sources, "priority": priority, "interval_ms": 100}
+
+    return write_testbed(
+        path,
+        {name: {"time": time(*told)} for name, told in nodes.items()},
+        {"alice-bob": {}},
+        preset=preset,
+        session={"heartbeat_ms": 200, "liveness_ms": 1_000, "retry_ms": 100},
+        time=time(broker, 250),
+        stations={"hub": {"time": time(hub)}},
+    )
 
 
 @asynccontextmanager
@@ -122,7 +101,7 @@ def follows(rows: Rows, **sources: str) -> bool:
 async def test_killed_grandmaster_is_followed_by_the_agent_with_a_priority(tmp_path: Path) -> None:
     """4 §2.2: a standby that followed the grandmaster takes over, and who follows it stays on the same time."""
     both = ["alice", "bob"]
-    file = write_testbed(
+    file = timed_testbed(
         tmp_path / "testbed.toml", broker=both, hub=both, alice=([], 1), bob=(["alice"], 100), carol=(both, None)
     )
     async with running(file, tmp_path / "state") as processes:
@@ -149,7 +128,7 @@ async def test_killed_grandmaster_is_followed_by_the_agent_with_a_priority(tmp_p
 async def test_killed_broker_comes_back_as_a_follower_of_the_agent_that_kept_its_time(tmp_path: Path) -> None:
     """While the broker is dead nobody can be asked; who has a priority holds the time over until it is back."""
     both = ["broker", "alice"]
-    file = write_testbed(tmp_path / "testbed.toml", broker=[], hub=both, alice=(["broker"], 200), bob=(both, None))
+    file = timed_testbed(tmp_path / "testbed.toml", broker=[], hub=both, alice=(["broker"], 200), bob=(both, None))
     async with running(file, tmp_path / "state") as processes:
         client = processes.prepared.client
         everybody = ["alice", "bob", "hub", "broker"]
@@ -169,7 +148,7 @@ async def test_simulated_hardware_gives_the_time_of_its_nodes_and_of_who_follows
     preset = tmp_path / "clocked.toml"
     preset.write_text(clocked_preset(), encoding="utf-8")
     both, hardware = ["alice", "bob"], ["hardware"]
-    file = write_testbed(
+    file = timed_testbed(
         tmp_path / "testbed.toml",
         broker=both,
         hub=both,

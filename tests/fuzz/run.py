@@ -92,7 +92,7 @@ def main() -> int:
         started_s = time.monotonic()
         try:
             asked, failures, early_mb, late_mb = TARGETS[name](arguments.inputs, arguments.seed)
-        except Exception:
+        except Exception:  # Whatever hostile frames make a target raise is a finding, and the other targets still run.
             traceback.print_exc()
             sys.stderr.write(f"fuzz: {name} raised, with --seed {arguments.seed}\n")
             failed = True

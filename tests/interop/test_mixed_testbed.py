@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from processes import Processes
-from scene import ideal_choi
+from processes import Processes, prepared_processes
+from testbeds import write_testbed
 
 from bellwire.agent.testbed import prepare
 from bellwire.client import connect, gate, initialise, measure, release
@@ -23,40 +23,37 @@ from bellwire.client.oracle import Oracle, observe
 from bellwire.protocols.instructions import BellState
 from bellwire.protocols.messages import ClockState, GateKind
 from bellwire.sim.states import bell_density_matrix
+from bellwire.virtual.gate_checkers import ideal_choi
 
 EXACT = 1e-9
 GUARD_NS = 10_000_000
 MANY = 64
 """In so many pairs every Bell state that the link can herald comes."""
 
-TESTBED = """
-name = "mixed"
-preset = "{preset}"
+MACHINE = {"storage": 2, "reference": 1}
+Bed = dict[str, Any]
 
-[nodes.alice]
-model = "ideal"
-storage = 2
-reference = 1
-
-[nodes.bob]
-model = "ideal"
-storage = 2
-reference = 1
-
-[stations.hub]
-
-[links.alice-bob]
-ends = {ends}
-station = "hub"
-model = "{model}"
-scheme = "{scheme}"
-"""
-
-ALICE_OPENS = {"preset": "ideal", "model": "ideal", "scheme": "any", "ends": '["alice", "bob"]'}
-BOB_OPENS = {"preset": "schemes", "model": "double-click", "scheme": "double-click", "ends": '["bob", "alice"]'}
+ALICE_OPENS: Bed = {"preset": "ideal", "model": "ideal", "scheme": "any", "ends": ["alice", "bob"]}
+BOB_OPENS: Bed = {"preset": "schemes", "model": "double-click", "scheme": "double-click", "ends": ["bob", "alice"]}
 FRAMES = {"any": set(BellState), "double-click": {BellState.PSI_PLUS, BellState.PSI_MINUS}}
 
-beds = pytest.mark.parametrize("bed", [ALICE_OPENS, BOB_OPENS], ids=["alice-opens-windows", "bob-opens-windows"])
+
+@pytest.fixture(params=[ALICE_OPENS, BOB_OPENS], ids=["alice-opens-windows", "bob-opens-windows"])
+def bed(request: pytest.FixtureRequest) -> Bed:
+    """How the link is made, and whose end of it opens the windows."""
+    chosen: Bed = request.param
+    return chosen
+
+
+@pytest.fixture
+async def observed(tmp_path: Path, bed: Bed, typescript_agent: Sequence[str]) -> AsyncIterator[tuple[Network, Oracle]]:
+    """The network of a mixed testbed, and the true states of its world."""
+    async with (
+        mixed_testbed(tmp_path, bed, typescript_agent) as running,
+        connect(running.prepared.client) as net,
+        observe(running.prepared.client) as oracle,
+    ):
+        yield net, oracle
 
 
 def settings_of(directory: Path, name: str) -> dict[str, Any]:
@@ -73,20 +70,16 @@ def settings_of(directory: Path, name: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def mixed_testbed(directory: Path, bed: dict[str, str], agent: Sequence[str]) -> AsyncIterator[Processes]:
+async def mixed_testbed(directory: Path, bed: Bed, agent: Sequence[str]) -> AsyncIterator[Processes]:
     """Broker, world, station and Alice are Bellwire's; Bob is the other's."""
-    file = directory / "testbed.toml"
-    file.write_text(TESTBED.format(**bed), encoding="utf-8")
+    link = {name: value for name, value in bed.items() if name != "preset"}
+    nodes = {"alice": MACHINE, "bob": MACHINE}
+    file = write_testbed(directory / "testbed.toml", nodes, {"alice-bob": link}, preset=bed["preset"])
     prepared = prepare(file, directory / "state")
     settings = prepared.directory / "bob.json"
     settings.write_text(json.dumps(settings_of(prepared.directory, "bob")), encoding="utf-8")
-    running = Processes(prepared, {"bob": (*agent, str(settings), "--until-eof")})
-    try:
-        for part in prepared.parts:
-            await running.start(part.name)
+    async with prepared_processes(prepared, {"bob": (*agent, str(settings), "--until-eof")}) as running:
         yield running
-    finally:
-        await running.close()
 
 
 async def choi(net: Network, oracle: Oracle, kind: GateKind, variant: str, ends: tuple[str, str], pair: Pair) -> float:
@@ -105,70 +98,55 @@ async def choi(net: Network, oracle: Oracle, kind: GateKind, variant: str, ends:
     return float((ideal.conj() @ state @ ideal).real)
 
 
-@beds
 async def test_pairs_of_two_implementations_are_in_the_frame_that_both_name(
-    tmp_path: Path, typescript_agent: Sequence[str], bed: dict[str, str]
+    observed: tuple[Network, Oracle], bed: Bed
 ) -> None:
-    async with (
-        mixed_testbed(tmp_path, bed, typescript_agent) as running,
-        connect(running.prepared.client) as net,
-        observe(running.prepared.client) as oracle,
-    ):
-        seen = set()
-        for ends in (("alice", "bob"), ("bob", "alice")):
-            async for pair in net.pairs(*ends, number=MANY // 2, timeout_s=30.0):
-                state = await oracle.state([("alice", "network0"), ("bob", "network0")])
-                assert np.abs(state - bell_density_matrix(pair.bell_state)).max() < EXACT
-                alice, bob = [
-                    await net.run(end, [measure(pair.pair_id), release(pair.pair_id)]) for end in ("alice", "bob")
-                ]
-                assert alice.bits[0] ^ bob.bits[0] == pair.bell_state.x
-                seen.add(pair.bell_state)
-        assert seen == FRAMES[bed["scheme"]]
+    net, oracle = observed
+    seen = set()
+    for ends in (("alice", "bob"), ("bob", "alice")):
+        async for pair in net.pairs(*ends, number=MANY // 2, timeout_s=30.0):
+            state = await oracle.state([("alice", "network0"), ("bob", "network0")])
+            assert np.abs(state - bell_density_matrix(pair.bell_state)).max() < EXACT
+            alice, bob = [
+                await net.run(end, [measure(pair.pair_id), release(pair.pair_id)]) for end in ("alice", "bob")
+            ]
+            assert alice.bits[0] ^ bob.bits[0] == pair.bell_state.x
+            seen.add(pair.bell_state)
+    assert seen == FRAMES[bed["scheme"]]
 
 
-@beds
 async def test_gates_between_two_implementations_are_exact_in_every_frame(
-    tmp_path: Path, typescript_agent: Sequence[str], bed: dict[str, str]
+    observed: tuple[Network, Oracle], bed: Bed
 ) -> None:
-    async with (
-        mixed_testbed(tmp_path, bed, typescript_agent) as running,
-        connect(running.prepared.client) as net,
-        observe(running.prepared.client) as oracle,
-    ):
-        for ends in (("alice", "bob"), ("bob", "alice")):
-            for kind in (GateKind.CZ, GateKind.CNOT):
-                for variant in ("sequential", "symmetric"):
-                    seen = set()
-                    for _ in range(MANY):
-                        pair = await net.entangle(*ends)
-                        fidelity = await choi(net, oracle, kind, variant, ends, pair)
-                        assert fidelity == pytest.approx(1.0, abs=EXACT), (ends, kind, variant, pair.bell_state)
-                        seen.add(pair.bell_state)
-                        if seen == FRAMES[bed["scheme"]]:
-                            break
-                    assert seen == FRAMES[bed["scheme"]]
+    net, oracle = observed
+    for ends in (("alice", "bob"), ("bob", "alice")):
+        for kind in (GateKind.CZ, GateKind.CNOT):
+            for variant in ("sequential", "symmetric"):
+                seen = set()
+                for _ in range(MANY):
+                    pair = await net.entangle(*ends)
+                    fidelity = await choi(net, oracle, kind, variant, ends, pair)
+                    assert fidelity == pytest.approx(1.0, abs=EXACT), (ends, kind, variant, pair.bell_state)
+                    seen.add(pair.bell_state)
+                    if seen == FRAMES[bed["scheme"]]:
+                        break
+                assert seen == FRAMES[bed["scheme"]]
 
 
-@beds
 async def test_gates_over_pairs_of_the_agents_own_and_states_are_exact(
-    tmp_path: Path, typescript_agent: Sequence[str], bed: dict[str, str]
+    observed: tuple[Network, Oracle],
 ) -> None:
-    async with (
-        mixed_testbed(tmp_path, bed, typescript_agent) as running,
-        connect(running.prepared.client) as net,
-        observe(running.prepared.client) as oracle,
-    ):
-        for source, target in (("alice", "bob"), ("bob", "alice")):
-            [sent] = (
-                await net.run(source, [initialise("q"), gate("ry", "q", angle=1.0), gate("rz", "q", angle=0.5)])
-            ).qubits
-            before = await oracle.state([(source, sent)])
-            [got] = (await net.run(target, [initialise("q")])).qubits
-            await net.teleport(f"{source}:q", f"{target}:q")
-            assert np.abs(await oracle.state([(target, got)]) - before).max() < EXACT
-            for node in (source, target):
-                await net.run(node, [release("q")])
+    net, oracle = observed
+    for source, target in (("alice", "bob"), ("bob", "alice")):
+        [sent] = (
+            await net.run(source, [initialise("q"), gate("ry", "q", angle=1.0), gate("rz", "q", angle=0.5)])
+        ).qubits
+        before = await oracle.state([(source, sent)])
+        [got] = (await net.run(target, [initialise("q")])).qubits
+        await net.teleport(f"{source}:q", f"{target}:q")
+        assert np.abs(await oracle.state([(target, got)]) - before).max() < EXACT
+        for node in (source, target):
+            await net.run(node, [release("q")])
 
 
 async def test_node_of_the_other_implementation_knows_how_far_off_its_time_is(

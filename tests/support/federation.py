@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from bellwire.agent.testbed import Part, Prepared, prepare
 from bellwire.protocols.ids import BROKER
 from bellwire.protocols.messages import Role
 from bellwire.shell.config import read_toml, to_toml
+from bellwire.shell.ports import reserve_port
 from bellwire.transport.keys import generate
 
 STANDBY = "standby"
@@ -23,13 +22,9 @@ def change(path: Path, **tables: Any) -> None:
     path.write_text(to_toml(read_toml(path) | tables))
 
 
-def free_endpoints(number: int) -> list[str]:
-    """So many loopback endpoints that are free now, no two the same."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [f"tcp://127.0.0.1:{probe.getsockname()[1]}" for probe in probes]
+def free_endpoint() -> str:
+    """A loopback endpoint that nobody else is given."""
+    return f"tcp://127.0.0.1:{reserve_port()}"
 
 
 def two_sites(testbed: Path, directory: Path, url: str, southern: tuple[str, ...]) -> Prepared:
@@ -40,7 +35,7 @@ def two_sites(testbed: Path, directory: Path, url: str, southern: tuple[str, ...
     prepared = prepare(testbed, directory)
     files = {part.name: part.config for part in prepared.parts}
     north_file = read_toml(files[BROKER])
-    (endpoint,) = free_endpoints(1)
+    endpoint = free_endpoint()
     generate(directory / "south-keys", BROKER, Role.BROKER)
     for folder, site, keys in (("north-sites", SOUTH, "south-keys"), ("south-sites", "north", "keys")):
         (directory / folder).mkdir()
@@ -70,7 +65,7 @@ def with_standby(testbed: Path, directory: Path) -> Prepared:
     prepared = prepare(testbed, directory)
     files = {part.name: part.config for part in prepared.parts}
     broker = read_toml(files[BROKER])
-    second, *line = free_endpoints(3)
+    second, *line = (free_endpoint() for _ in range(3))
     standby = directory / "standby.toml"
     bridge = {"network": "net", "site": "north"}
     standby.write_text(to_toml(broker | {"bind": second, "bridge": {**bridge, "bind": line[1], "standby": line[0]}}))

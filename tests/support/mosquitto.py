@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
+from bellwire.shell.ports import reserve_port
+
 PROGRAM = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-needs_mosquitto = pytest.mark.skipif(PROGRAM is None, reason="needs mosquitto (Debian: apt-get install mosquitto)")
 
 
 class Mosquitto:
     """The process. It keeps nothing, so a new one knows nothing of the one before."""
 
     def __init__(self, directory: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = reserve_port()
         self._file = directory / "mosquitto.conf"
         self._file.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
         self._process: asyncio.subprocess.Process | None = None
@@ -33,7 +31,8 @@ class Mosquitto:
 
     async def start(self) -> None:
         """Start it and wait until it says that it runs."""
-        assert PROGRAM is not None
+        if PROGRAM is None:
+            pytest.fail("mosquitto is not installed (Debian: apt-get install mosquitto)", pytrace=False)
         self._process = await asyncio.create_subprocess_exec(
             PROGRAM, "-v", "-c", str(self._file), stderr=asyncio.subprocess.PIPE
         )

@@ -63,9 +63,11 @@ async def processes(testbed: Path, directory: Path) -> AsyncIterator[Processes]:
 
 
 @asynccontextmanager
-async def prepared_processes(prepared: Prepared) -> AsyncIterator[Processes]:
-    """All processes of a testbed that was prepared already, ready."""
-    running = Processes(prepared)
+async def prepared_processes(
+    prepared: Prepared, others: Mapping[str, Sequence[str]] | None = None
+) -> AsyncIterator[Processes]:
+    """All processes of a testbed that was prepared already, ready. Those in `others` are run by a command of their own."""
+    running = Processes(prepared, others)
     try:
         for part in prepared.parts:
             await running.start(part.name)

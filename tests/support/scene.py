@@ -6,9 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
-import numpy as np
-import numpy.typing as npt
-
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.ids import LinkId, NodeId
 from bellwire.protocols.instructions import Gate
@@ -29,6 +26,7 @@ from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualLink, VirtualNode, VirtualTestbed
 from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Frame, Rule
+from bellwire.virtual.gate_checkers import ideal_choi
 
 ALICE, BOB, HUB = NodeId("alice"), NodeId("bob"), NodeId("hub")
 LINK = LinkId("alice-bob")
@@ -121,18 +119,6 @@ def request_gate(
     result = application.call(ALICE, request)
     assert isinstance(result, GateResult)
     return result
-
-
-def ideal_choi(kind: GateKind) -> npt.NDArray[np.complex128]:
-    """The Choi state of an ideal gate, as a vector over (reference, circuit) of the source, then of the target."""
-    state = np.zeros((2, 2, 2, 2), dtype=np.complex128)
-    for control in (0, 1):
-        for target in (0, 1):
-            if kind is GateKind.CZ:
-                state[control, control, target, target] += 0.5 * (-1) ** (control * target)
-            else:
-                state[control, control, target, control ^ target] += 0.5
-    return state.reshape(16)
 
 
 def process_fidelity(bed: VirtualTestbed, kind: GateKind, source: tuple[str, str], target: tuple[str, str]) -> float:

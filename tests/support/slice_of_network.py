@@ -102,6 +102,17 @@ class Slice:
         await kill(node.backend)
         await node._connection.close()
 
+    async def restart_world(self) -> None:
+        """Kill the world, start another one, and wait until every node has lost the first and found the second."""
+        lost: asyncio.Queue[str] = asyncio.Queue()
+        for node in self.nodes.values():
+            node.node.on_backend_lost.append(lost.put_nowait)
+        await self.lab.restart()
+        async with asyncio.timeout(WAIT_S):
+            for _ in self.nodes:
+                await lost.get()
+        await self.ready()
+
     async def restart_broker(self) -> None:
         """Kill the broker without a goodbye, and start another at the same address."""
         address = self.broker.endpoint

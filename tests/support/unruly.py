@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 
 import msgpack
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, StateMachineMeta, precondition, rule
 
 from bellwire.simnet.fabric import Frame
 
@@ -55,15 +56,20 @@ def examples(times: int) -> settings:
     return settings(max_examples=times * settings().max_examples)
 
 
-class UnrulyNetwork(RuleBasedStateMachine):
+class _AbstractMachineMeta(StateMachineMeta, ABCMeta):
+    """Of a state machine that lacks something: Hypothesis cannot make one of it."""
+
+
+class UnrulyNetwork(RuleBasedStateMachine, metaclass=_AbstractMachineMeta):
     """The rules of the network. A subclass says what happens when a frame arrives, and appends to `flying` what is sent."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flying: list[Frame] = []
 
+    @abstractmethod
     def arrive(self, frame: Frame) -> None:
-        raise NotImplementedError
+        """Let its receiver take a frame."""
 
     def send(self, frame: Frame) -> None:
         """Put a frame into flight. A network that is full loses the oldest one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
 from bellwire.backends.interface import NodeBackend
@@ -108,16 +109,15 @@ class NodeDaemon:
         self._connection = connection
         self._driver = self._make_driver(connection)
         follow_standby(connection, self.brain.endpoint, self._driver, BROKER, self._open_time_socket)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self._disconnect)
             if self._direct is not None:
                 await self._direct.start(connection.endpoint)
             connection.start()
             self._open_time_socket(connection.endpoint)
             self._offer_time(connection.endpoint)
             await self.backend.connect(self)
-        except BaseException:
-            await self._disconnect()
-            raise
+            undo.pop_all()
         self._driver.stimulate(self.brain.start)
         self._driver.poke()
 

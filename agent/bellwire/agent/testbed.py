@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +32,7 @@ from bellwire.protocols.messages import Role
 from bellwire.protocols.node import QubitKind
 from bellwire.protocols.station import StationLink
 from bellwire.shell.config import GRANDMASTER, SessionTable, Table, Text, TimeTable, load_config, nanoseconds, to_toml
+from bellwire.shell.ports import reserve_port
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import Preset, load_preset
 from bellwire.sim.topology import WorldLink, WorldNode, check_topology
@@ -307,7 +307,7 @@ class Server:
     @classmethod
     def local(cls, port: int) -> Server:
         """On this machine alone, at a port, or at any free one when it is 0."""
-        endpoint = f"tcp://127.0.0.1:{port or _free_port()}"
+        endpoint = f"tcp://127.0.0.1:{port or reserve_port()}"
         return cls(bind=endpoint, endpoint=endpoint, listen="tcp://127.0.0.1:0")
 
     @classmethod
@@ -487,11 +487,3 @@ def _write_changed(path: Path, content: bytes) -> None:
     """Write a file unless it is so already: daemons that run from it now do not see it vanish for a moment."""
     if not path.exists() or path.read_bytes() != content:
         path.write_bytes(content)
-
-
-def _free_port() -> int:
-    """A port that is free now; whoever is faster may take it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

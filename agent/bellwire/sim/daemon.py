@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from bellwire.protocols.endpoint import Endpoint
@@ -64,11 +65,10 @@ class WorldDaemon:
         Raises:
             TransportError: when the endpoint cannot be bound.
         """
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.driver.close)
             await self.hub.start()
-        except BaseException:
-            self.driver.close()
-            raise
+            undo.pop_all()
         self.driver.poke()
 
     async def run(self) -> None:

@@ -178,8 +178,8 @@ class _Driven:
         self.next_deadline_ns = station.next_deadline_ns
         self.handle_deadline = station.handle_deadline
 
-    def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:
-        raise NotImplementedError
+    def receive(self, peer: NodeId, data: bytes, now_ns: int) -> None:  # noqa: ARG002
+        raise BackendError(f"a station of time tags takes no frames, and {peer} sent one of {len(data)} octets")
 
     def take_frames(self) -> list[tuple[NodeId, bytes]]:
         return []

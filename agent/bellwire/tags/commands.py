@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -368,12 +368,11 @@ def _writing(out: Path, header: Any) -> Iterator[Recorder]:
     from bellwire.tags.files import Recorder
 
     recorder = Recorder(out, header)
-    try:
+    with ExitStack() as undo:
+        undo.callback(out.unlink, missing_ok=True)
         with recorder:
             yield recorder
-    except BaseException:
-        out.unlink(missing_ok=True)
-        raise
+        undo.pop_all()
 
 
 @contextmanager

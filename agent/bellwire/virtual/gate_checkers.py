@@ -28,8 +28,8 @@ class Prepared:
     lease: int
 
 
-def _choi(kind: GateKind) -> npt.NDArray[np.complex128]:
-    """The Choi state of an ideal gate over (reference, circuit) of the source, then of the target."""
+def ideal_choi(kind: GateKind) -> npt.NDArray[np.complex128]:
+    """The Choi state of an ideal gate, as a vector over (reference, circuit) of the source, then of the target."""
     state = np.zeros((2, 2, 2, 2), dtype=np.complex128)
     for control in (0, 1):
         for target in (0, 1):
@@ -40,7 +40,7 @@ def _choi(kind: GateKind) -> npt.NDArray[np.complex128]:
     return state.reshape(16)
 
 
-_CHOI: Final = {kind: _choi(kind) for kind in (GateKind.CZ, GateKind.CNOT)}
+_CHOI: Final = {kind: ideal_choi(kind) for kind in (GateKind.CZ, GateKind.CNOT)}
 _PLUS: Final = bell_vector(BellState.PHI_PLUS)
 
 

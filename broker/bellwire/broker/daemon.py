@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,13 +123,12 @@ class BrokerDaemon:
             TransportError: when it cannot, because the port is in use for example.
         """
         raise_file_limit()
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.drop)
             await self.hub.start()
             if self.bridge is not None:
                 self.bridge.start()
-        except BaseException:
-            await self.drop()
-            raise
+            undo.pop_all()
         self._offer_time()
         if self._insecure and self._report is not None:
             self._report(INSECURE)

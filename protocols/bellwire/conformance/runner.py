@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from bellwire.conformance.lanes import ClientLane, HubLane, Lane
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import Folder, Process, Times
 from bellwire.protocols.errors import BellwireError, ConfigError
+from bellwire.shell.ports import reserve_port
 
 PATIENCE_S: Final = 2.0
 """How long the kit waits for what has to come, on a target of ordinary speed."""
@@ -86,7 +86,7 @@ def open_stage(
         place.make_keys()
         lane: Lane
         if role is Role.BROKER:
-            lane = ClientLane(endpoint or f"tcp://127.0.0.1:{_free_port()}", place.keys)
+            lane = ClientLane(endpoint or f"tcp://127.0.0.1:{reserve_port()}", place.keys)
         else:
             lane = HubLane(endpoint or "tcp://127.0.0.1:*", place.keys, place.target)
         closing.callback(lane.close)
@@ -100,12 +100,6 @@ def open_stage(
         elif isinstance(lane, HubLane):
             say(f"listening on {lane.endpoint}: start the target now, as {path / 'settings.json'} says")
         yield Stage(lane, place, process, PATIENCE_S * scale)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def check_target(stage: Stage) -> None:

@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.metadata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recording import RecordingSink
 
 from bellwire.backends.interface import BackendContext
-from bellwire.protocols.hardware_clock import ClockClaim
-from bellwire.protocols.ids import Epoch, NodeId, QubitName
-from bellwire.protocols.instructions import AnyCompletion
+from bellwire.protocols.ids import Epoch, NodeId
 from bellwire.protocols.messages import Role
-from bellwire.protocols.node import QubitKind
 
 Declare = Callable[..., None]
-
-
-class RecordingSink:
-    """Remembers what a backend reports, in order."""
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
-
-    def connected(self, qubits: Iterable[tuple[QubitName, QubitKind]]) -> None:
-        self.events.put_nowait(("connected", tuple(qubits)))
-
-    def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
-        self.events.put_nowait(("completed", number, completions))
-
-    def claimed(self, claim: ClockClaim) -> None:
-        self.events.put_nowait(("claimed", claim))
-
-    def lost(self, why: str) -> None:
-        self.events.put_nowait(("lost", why))
-
-    async def next(self) -> tuple[Any, ...]:
-        async with asyncio.timeout(10):
-            return await self.events.get()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import dataclasses
 
 import msgspec
 import pytest
+from recording import RecordingSink
 
 from bellwire.backends.interface import BackendContext
 from bellwire.backends.mock import MockBackend, create_backend
@@ -23,8 +24,6 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.messages import ClockState
 from bellwire.protocols.node import Batch, QubitKind
-
-from .conftest import RecordingSink
 
 QUBIT = QubitName("c0")
 INITIALISE, MEASURE = Initialise(qubit=QUBIT), Measure(qubit=QUBIT)

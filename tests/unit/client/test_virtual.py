@@ -136,11 +136,13 @@ def test_timers_ring_in_virtual_time_and_in_order(bed: VirtualTestbed) -> None:
         dropped = loop.call_later(1.5, ring, "dropped")
         loop.call_later(2.0, ring, "second")
         dropped.cancel()
-        await asyncio.sleep(86_400.0)
-        ring("slept")
+        over = asyncio.Event()
+        loop.call_later(600.0, over.set)
+        await over.wait()
+        ring("after ten minutes")
 
     run_virtual(bed, main())
-    assert rung == [("first", 1.0), ("second", 2.0), ("third", 3.0), ("slept", 86_400.0)]
+    assert rung == [("first", 1.0), ("second", 2.0), ("third", 3.0), ("after ten minutes", 600.0)]
 
 
 def test_timer_cancelled_in_the_moment_in_which_it_rings_is_not_called(bed: VirtualTestbed) -> None:
@@ -155,7 +157,9 @@ def test_timer_cancelled_in_the_moment_in_which_it_rings_is_not_called(bed: Virt
 
         loop.call_at(when, first)
         second = loop.call_at(when, called.append, "second")
-        await asyncio.sleep(2.0)
+        third = asyncio.Event()
+        loop.call_at(when, third.set)
+        await third.wait()
 
     run_virtual(bed, main())
     assert called == []
@@ -222,19 +226,23 @@ def test_waiting_for_what_never_happens_is_stuck_and_cleans_up(bed: VirtualTestb
 
 
 def test_application_that_leaves_gives_back_what_it_held(bed: VirtualTestbed) -> None:
+    rung: list[str] = []
+
     async def hold() -> None:
+        asyncio.get_running_loop().call_later(30.0, rung.append, "left behind")
         async with connect_virtual(bed) as network:
             await network.run("alice", [initialise(f"q{number}") for number in range(4)])
             with pytest.raises(RequestError, match="NORES"):
                 await network.run("alice", [initialise("one-more")])
 
     async def again() -> None:
-        await asyncio.sleep(60.0)  # Timers that the first run has left behind ring meanwhile.
         async with connect_virtual(bed) as network:
             await network.run("alice", [initialise(f"q{number}") for number in range(4)])
 
     run_virtual(bed, hold())
+    bed.net.run_for(60 * SECOND_NS)
     run_virtual(bed, again())
+    assert rung == []
 
 
 def test_application_of_a_name_that_is_taken_is_refused_and_the_first_goes_on(bed: VirtualTestbed) -> None:

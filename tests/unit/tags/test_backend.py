@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recording import RecordingSink
 
 from bellwire.backends.contract import check_backend
 from bellwire.backends.interface import BackendContext, NodeBackend
 from bellwire.protocols.errors import BackendError, ConfigError, TransportError
-from bellwire.protocols.hardware_clock import ClockClaim
-from bellwire.protocols.ids import Epoch, LinkId, NodeId, QubitName, WindowId
-from bellwire.protocols.instructions import AnyCompletion, Arm, BellState, Cancel, Done, WindowEnded
+from bellwire.protocols.ids import Epoch, LinkId, NodeId, WindowId
+from bellwire.protocols.instructions import Arm, BellState, Cancel, Done, WindowEnded
 from bellwire.protocols.messages import Role
-from bellwire.protocols.node import Batch, QubitKind
+from bellwire.protocols.node import Batch
 from bellwire.tags.backend import TagBackend, create_backend
 from bellwire.tags.files import Recorder
 from bellwire.tags.format import Header
@@ -65,35 +65,11 @@ class HandSource(TagSource):
         self.closed = True
 
 
-class Sink:
-    """Remembers what a backend reports, in order."""
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
-
-    def connected(self, qubits: Any) -> None:
-        listed: tuple[tuple[QubitName, QubitKind], ...] = tuple(qubits)
-        self.events.put_nowait(("connected", listed))
-
-    def completed(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
-        self.events.put_nowait(("completed", number, completions))
-
-    def claimed(self, claim: ClockClaim) -> None:
-        self.events.put_nowait(("claimed", claim))
-
-    def lost(self, why: str) -> None:
-        self.events.put_nowait(("lost", why))
-
-    async def next(self) -> tuple[Any, ...]:
-        async with asyncio.timeout(WAIT_S):
-            return await self.events.get()
-
-
 class Rig:
     """A backend, its source and its sink."""
 
     def __init__(self, *, waits: bool = False) -> None:
-        self.source, self.sink = HandSource(waits=waits), Sink()
+        self.source, self.sink = HandSource(waits=waits), RecordingSink()
         self.backend = TagBackend(self.source, FINDER, retry_s=0.0)
 
     def put(self, *tags: tuple[int, int]) -> None:
