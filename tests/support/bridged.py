@@ -53,7 +53,7 @@ class Local:
         self.bridge.unbound(name)
         self.net.run()
 
-    def publish(self, site: str, to: bytes, data: bytes) -> bool:
+    def publish(self, site: str, to: bytes, data: bytes, sender: str = "") -> bool:
         if self.net.full:
             return False
         self.net.waiting.append((site, data))

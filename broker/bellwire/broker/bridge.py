@@ -34,6 +34,8 @@ from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.limits import MAX_PEERS
 from bellwire.protocols.messages import Role
+from bellwire.transport.once import Once
+from bellwire.transport.rates import TURN_NS, Rate
 
 BEAT_NS: Final = 1_000_000_000
 """How often a broker says that it is there."""
@@ -53,10 +55,9 @@ ANSWERS_PER_BEAT: Final = 32
 COMPLAINTS_PER_BEAT: Final = 4
 """Reports of what others did wrong. All of it is counted."""
 
-TURN_NS: Final = 100_000_000
-"""The rate is held by counting within stretches of this length."""
+SHARES: Final = 8
+"""What one other broker may relay: so many times the rate of one participant. One that floods leaves the others the rest."""
 
-_TURNS_PER_S: Final = 1_000_000_000 // TURN_NS
 _LOST_COUNT: Final = -1
 _FAILURES: Final = (ErrorCode.NO_ROUTE, ErrorCode.LIMIT)
 
@@ -64,8 +65,11 @@ _FAILURES: Final = (ErrorCode.NO_ROUTE, ErrorCode.LIMIT)
 class LocalCapable(Protocol):
     """What a bridge needs of its own broker and of what carries envelopes."""
 
-    def publish(self, site: str, to: bytes, data: bytes) -> bool:
-        """Carry an envelope to the brokers of a site, or to one of them. Returns whether there was room for it."""
+    def publish(self, site: str, to: bytes, data: bytes, sender: str = "") -> bool:
+        """Carry an envelope to the brokers of a site, or to one of them. Returns whether there was room for it.
+
+        `sender` is the participant whose message is in it, if one is: it may take a part of the room, and not all.
+        """
 
     def owns(self, name: NodeId) -> bool:
         """Whether a participant belongs to this site, whether it is here or not."""
@@ -103,17 +107,20 @@ class BridgeCounters:
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """Another broker. `told` and `heard` count the parts of a directory that were sent to it and came from it."""
+    """Another broker. `told` and `heard` count the parts of a directory that were sent to it and came from it.
+
+    `share` is the rate of all that it relays, and `senders` has that of each participant in the present turn.
+    """
 
     site: str
     token: bytes
     heard_ns: int
     number: int
+    share: Rate
     told: int = 0
     heard: int = 0
     entries: dict[NodeId, Entry] = field(default_factory=dict)
-    turn: int = -1
-    relayed: int = 0
+    senders: dict[NodeId, Rate] = field(default_factory=dict)
 
 
 class Bridge:
@@ -130,7 +137,7 @@ class Bridge:
         rate: int,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        """Make the part of a broker at `site`. `rate` messages per second are taken from one other broker."""
+        """Make the part of a broker at `site`. `rate` messages per second are taken from one participant elsewhere."""
         self.network = network
         self.site = site
         self.token = token
@@ -139,7 +146,7 @@ class Bridge:
         self._seals = seals
         self._own = local
         self._rate = rate
-        self._report = report
+        self._tell_problem = Once(report)
         self._numbers = count(1)
         self._bound: dict[NodeId, Entry] = {}
         self._where: dict[NodeId, Peer] = {}
@@ -148,7 +155,6 @@ class Bridge:
         self._ticked_ns: int | None = None
         self._closed = False
         self._complaints = 0
-        self._problem = ""
 
     # What the owner calls.
 
@@ -206,7 +212,7 @@ class Bridge:
         peer = self._where.get(receiver)
         if peer is None:
             return ErrorCode.NO_ROUTE
-        if not self._send(peer, Relayed(sender=sender, receiver=receiver, message=data)):
+        if not self._send(peer, Relayed(sender=sender, receiver=receiver, message=data), sender):
             return ErrorCode.LIMIT
         self.counters.sent += 1
         return None
@@ -277,7 +283,7 @@ class Bridge:
             self._complain(f"{header.site} has more than {MAX_BROKERS} brokers")
             return None
         self._former.pop(header.broker, None)
-        peer = self.peers[header.broker] = Peer(header.site, header.broker, now_ns, 0)
+        peer = self.peers[header.broker] = Peer(header.site, header.broker, now_ns, 0, Rate(SHARES * self._rate))
         self._tell_problem(f"the bridge of {self.site} reaches {self._called(peer)}")
         self._tell_all(peer)
         return peer
@@ -290,7 +296,7 @@ class Bridge:
             self._complain(f"{self._called(peer)} sent a message in the name of {sender}, who is not there")
             return
         code: ErrorCode | None = ErrorCode.LIMIT
-        if self._may_relay(peer, now_ns):
+        if self._may_relay(peer, sender, now_ns):
             code = self._own.hand_over(sender, receiver, body.message)
         else:
             self.counters.hasty += 1
@@ -305,12 +311,15 @@ class Bridge:
         if body.code in _FAILURES and holder is not None and holder.site == peer.site:
             self._own.tell_missed(NodeId(body.sender), NodeId(body.receiver), body.code)
 
-    def _may_relay(self, peer: Peer, now_ns: int) -> bool:
+    def _may_relay(self, peer: Peer, sender: NodeId, now_ns: int) -> bool:
+        """Count a message: what is over its sender's rate takes nothing of what the others there have."""
         turn = now_ns // TURN_NS
-        if peer.turn != turn:
-            peer.turn, peer.relayed = turn, 0
-        peer.relayed += 1
-        return peer.relayed * _TURNS_PER_S <= self._rate
+        if peer.share.turn != turn:
+            peer.senders.clear()
+        rate = peer.senders.get(sender)
+        if rate is None:
+            rate = peer.senders[sender] = Rate(self._rate)
+        return rate.allows(turn) and peer.share.allows(turn)
 
     # The directory.
 
@@ -358,6 +367,7 @@ class Bridge:
         if others:
             # Another broker of the same site has it still, before a site whose claim did not count so far.
             self._where[name] = max(others, key=lambda other: other.site == peer.site)
+            self._own.changed(name)
 
     def _lose(self, peer: Peer, why: str) -> None:
         del self.peers[peer.token]
@@ -381,15 +391,15 @@ class Bridge:
         peer.told += 1
         self._send(peer, Entries(news=True, number=peer.told, added=added, removed=removed))
 
-    def _send(self, peer: Peer, body: AnyBody) -> bool:
-        return self._seal(peer.site, peer.token, body)
+    def _send(self, peer: Peer, body: AnyBody, sender: str = "") -> bool:
+        return self._seal(peer.site, peer.token, body, sender)
 
-    def _seal(self, site: str, to: bytes, body: AnyBody) -> bool:
+    def _seal(self, site: str, to: bytes, body: AnyBody, sender: str = "") -> bool:
         if site not in self._seals.sites:
             return False
         header = Header(network=self.network, site=self.site, broker=self.token, to_site=site, to=to)
         data = self._seals.seal(header, Packet(number=next(self._numbers), body=body))
-        if self._own.publish(site, to, data):
+        if self._own.publish(site, to, data, sender):
             return True
         self.counters.full += 1
         return False
@@ -402,9 +412,3 @@ class Bridge:
         self._complaints += 1
         if self._complaints <= COMPLAINTS_PER_BEAT:
             self._tell_problem(text)
-
-    def _tell_problem(self, text: str) -> None:
-        """Report, but the same thing only once until there is another."""
-        if self._report is not None and text != self._problem:
-            self._report(text)
-        self._problem = text

@@ -17,6 +17,7 @@ from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
 from bellwire.transport.hub import MAX_WIRE_BYTES
 from bellwire.transport.keys import KeyPair
+from bellwire.transport.once import Once
 from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader, bare_send
 
 RECONNECT_MS = 50
@@ -104,7 +105,7 @@ class Connection:
         self.counters = ConnectionCounters()
         self.connected = False
         self._keys = keys
-        self._report = report
+        self._tell = Once(report)
         self._on_changed = on_changed
         self._pings = pings
         self._server_key = server_key
@@ -120,7 +121,6 @@ class Connection:
         self._reader: Reader | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._refusals = 0
-        self._reported = ""
         self._senders: dict[bytes, NodeId] = {}
         self._peers: dict[NodeId, bytes] = {}
 
@@ -275,7 +275,7 @@ class Connection:
         if self.connected:
             self._waiting = 0
             self._refusals = 0
-            self._reported = ""
+            self._tell.forget()
             if self._turning is not None:
                 self._turning.cancel()
                 self._turning = None
@@ -297,12 +297,6 @@ class Connection:
             # The library gives up on a hub that refused it; its people may still add the key.
             loop = asyncio.get_running_loop()
             self._retry = loop.call_later(self._spread(RECONNECT_LIMIT_MS) / 1_000, self._connect_again)
-
-    def _tell(self, text: str) -> None:
-        """Report a trouble, once until the connection stands or there is another one."""
-        if self._report is not None and text != self._reported:
-            self._reported = text
-            self._report(text)
 
     def _connect_again(self) -> None:
         self._retry = None

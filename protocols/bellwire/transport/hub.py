@@ -24,7 +24,8 @@ from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
 from bellwire.transport.guests import Guest, Guests, KeyWatch
 from bellwire.transport.keys import KeyPair, KeysCapable
 from bellwire.transport.meetings import Meetings
-from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
+from bellwire.transport.members import HubCounters, HubLimits, Member, Members
+from bellwire.transport.rates import TURN_NS
 from bellwire.transport.reader import LINGER_MS, PINGS, Pings, Reader, bare_send
 
 MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
@@ -325,7 +326,7 @@ class Hub:
         receiver = members.reached.get(target) if self._relay else None
         if receiver is None:
             self._take_elsewhere(sender, origin, target, message)
-        elif not members.may_relay(sender, self._turn):
+        elif not sender.relayed.allows(self._turn):
             self.counters.hasty += 1
             text = f"{sender.node} sends more than {members.limits.rate} messages per second"
             self._tell_dropped(sender, origin, receiver, text)
@@ -347,15 +348,16 @@ class Hub:
             self._miss(sender, origin, target)
             return
         peer = NodeId(target.decode("ascii"))
-        if not self.members.may_relay(sender, self._turn):
+        if not sender.relayed.allows(self._turn):
             self.counters.hasty += 1
             code: ErrorCode | None = ErrorCode.LIMIT
         else:
-            if self._introduce is not None:
-                self._meetings.note(sender.name, target)
             code = self.elsewhere(sender.node, peer, message.bytes)
         if code is not None:
             self._tell_code(sender, origin, peer, code)
+        elif self._introduce is not None:
+            # Only now is it known that somebody has that name. What the other one answers is not here yet.
+            self._meetings.note(sender.name, target)
 
     def _take_unbound(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
         try:
@@ -384,7 +386,7 @@ class Hub:
         return self.members.of(guest.name)
 
     def _deliver(self, sender: Member, origin: bytes, message: zmq.Frame) -> None:
-        if not self.members.may_deliver(sender, self._turn):
+        if not sender.delivered.allows(self._turn):
             self.counters.hasty += 1
             text = f"{sender.node} sends {self.name} more than {self.members.limits.own_rate} messages per second"
             self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7")
@@ -453,7 +455,7 @@ class Hub:
     def _tell(
         self, member: Member, address: bytes, code: ErrorCode, text: str, rule: str, peer: NodeId = NodeId("")
     ) -> None:
-        if not self.members.may_tell(member, self._turn):
+        if not member.told.allows(self._turn):
             self.counters.untold += 1
             return
         error = SessionError(epoch=self._epoch, code=code, text=text, rule=rule, peer=peer)
