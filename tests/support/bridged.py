@@ -28,6 +28,8 @@ class Local:
         self.authorized: set[NodeId] = set()
         self.taken: list[tuple[NodeId, NodeId, bytes]] = []
         self.missed: list[tuple[NodeId, NodeId, ErrorCode]] = []
+        self.changes: list[NodeId] = []
+        self.revocations: list[NodeId] = []
         self.reports: list[str] = []
         self.handed: ErrorCode | None = None
         self.seals = Seals(secret)
@@ -71,7 +73,11 @@ class Local:
     def tell_missed(self, sender: NodeId, receiver: NodeId, code: ErrorCode) -> None:
         self.missed.append((sender, receiver, code))
 
-    def changed(self, name: NodeId) -> None: ...
+    def changed(self, name: NodeId) -> None:
+        self.changes.append(name)
+
+    def revoked(self, name: NodeId) -> None:
+        self.revocations.append(name)
 
     def moved(self, name: NodeId) -> None:
         self.unbind(name)

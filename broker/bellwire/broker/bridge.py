@@ -26,6 +26,7 @@ from bellwire.broker.bridge_wire import (
     Packet,
     Refused,
     Relayed,
+    Revoked,
     Seals,
     Want,
     read,
@@ -47,7 +48,7 @@ MAX_BROKERS: Final = 8
 """Brokers of one site at a time. Two are usual: one, and a hot standby."""
 
 MAX_FORMER: Final = 4_096
-"""Brokers that are gone and whose last number is remembered."""
+"""Brokers that are gone and whose last number is remembered, and participants of whom it is remembered where they were."""
 
 ANSWERS_PER_BEAT: Final = 32
 """Hellos of unknown brokers that are answered."""
@@ -82,6 +83,9 @@ class LocalCapable(Protocol):
 
     def changed(self, name: NodeId) -> None:
         """Something else than before is known of a participant elsewhere: whoever has met it is to meet it anew."""
+
+    def revoked(self, name: NodeId) -> None:
+        """The key of a participant elsewhere is not authorized any more: whoever is bound here is to be told."""
 
     def moved(self, name: NodeId) -> None:
         """A participant has come to another broker of this site just now: whatever is bound here is not it any more."""
@@ -150,6 +154,8 @@ class Bridge:
         self._numbers = count(1)
         self._bound: dict[NodeId, Entry] = {}
         self._where: dict[NodeId, Peer] = {}
+        self._left: OrderedDict[NodeId, str] = OrderedDict()
+        """At which site those were who are nowhere now."""
         self._former: OrderedDict[bytes, int] = OrderedDict()
         self._answers = 0
         self._ticked_ns: int | None = None
@@ -198,6 +204,11 @@ class Bridge:
         if self._bound.pop(name, None) is not None:
             for peer in self.peers.values():
                 self._tell(peer, removed=(name,))
+
+    def revoked(self, name: NodeId) -> None:
+        """The key of a participant of this site is not authorized any more."""
+        for peer in self.peers.values():
+            self._send(peer, Revoked(name=name))
 
     def find(self, name: NodeId) -> tuple[str, Entry] | None:
         """The site of a participant that is bound to another broker, and what is known of it."""
@@ -272,6 +283,8 @@ class Bridge:
             self._missed(peer, body)
         elif isinstance(body, Entries):
             self._entries(peer, body)
+        elif isinstance(body, Revoked):
+            self._take_revoked(peer, NodeId(body.name))
         elif isinstance(body, Beat):
             if body.number != peer.heard:
                 self._send(peer, Want())
@@ -355,6 +368,15 @@ class Bridge:
         if news and peer.site == self.site and name in self._bound:
             self._own.moved(name)
 
+    def _take_revoked(self, peer: Peer, name: NodeId) -> None:
+        holder = self._where.get(name)
+        site = self._left.get(name, peer.site) if holder is None else holder.site
+        if site == peer.site and self._may_have(peer, name):
+            self._own.revoked(name)
+        else:
+            self.counters.claims += 1
+            self._complain(f"{self._called(peer)} says that the key of {name} is revoked, who is not its own")
+
     def _may_have(self, peer: Peer, name: NodeId) -> bool:
         """Whether somebody of that name may be there: not the broker, and nobody of this site at another."""
         return name != BROKER and (peer.site == self.site or not self._own.owns(name))
@@ -363,6 +385,10 @@ class Bridge:
         if peer.entries.pop(name, None) is None or self._where.get(name) is not peer:
             return
         del self._where[name]
+        self._left[name] = peer.site
+        self._left.move_to_end(name)
+        while len(self._left) > MAX_FORMER:
+            self._left.popitem(last=False)
         others = [other for other in self.peers.values() if name in other.entries]
         if others:
             # Another broker of the same site has it still, before a site whose claim did not count so far.

@@ -98,6 +98,8 @@ class BridgeDaemon:
         self._tick_at: asyncio.TimerHandle | None = None
         hub.elsewhere = self.core.forward
         introducer.elsewhere = self._introduction
+        introducer.has_others = config.mqtt is not None
+        endpoint.introductions.on_revoked.append(self.core.revoked)
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_lost.append(self._peer_lost)
 
@@ -151,6 +153,12 @@ class BridgeDaemon:
 
     def changed(self, name: NodeId) -> None:
         """Have whoever has met a participant of another broker be introduced to it anew."""
+        self._hub.forget_meetings(name)
+
+    def revoked(self, name: NodeId) -> None:
+        """Tell whoever is bound here that a key of another broker's is not authorized any more."""
+        self._endpoint.begin(local_time_ns(), f"{self._endpoint.node}:bridge")
+        self._introducer.tell_revoked(name)
         self._hub.forget_meetings(name)
 
     def moved(self, name: NodeId) -> None:

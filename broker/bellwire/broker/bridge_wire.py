@@ -119,11 +119,17 @@ class Missed(Body, frozen=True, kw_only=True, tag="missed"):
     code: ErrorCode
 
 
+class Revoked(Body, frozen=True, kw_only=True, tag="revoked"):
+    """A participant of the sender's site has no authorized key any more, or another one."""
+
+    name: Name
+
+
 class Bye(Body, frozen=True, kw_only=True, tag="bye"):
     """The sender goes."""
 
 
-AnyBody = Hello | Entries | Beat | Want | Relayed | Missed | Bye
+AnyBody = Hello | Entries | Beat | Want | Relayed | Missed | Revoked | Bye
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,13 +100,13 @@ class Connection:
         self.endpoints = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
         self.endpoint = self.endpoints[0]
         self.moved = moved
+        self.on_changed = on_changed
         self.deliver = deliver
         self.drained = drained
         self.counters = ConnectionCounters()
         self.connected = False
         self._keys = keys
         self._tell = Once(report)
-        self._on_changed = on_changed
         self._pings = pings
         self._server_key = server_key
         self._random = random or Random()
@@ -284,8 +284,8 @@ class Connection:
         text = _REFUSALS.get(event)
         if text is not None:
             self._refused(event, text)
-        if self._on_changed is not None:
-            self._on_changed(self.connected)
+        if self.on_changed is not None:
+            self.on_changed(self.connected)
 
     def _refused(self, event: int, text: str) -> None:
         self.counters.refused += 1

@@ -40,7 +40,6 @@ BACKLOG = 4_096
 IO_THREADS = 2
 """Threads of the library that encrypt and decrypt: one of them is busier with that than the loop is with relaying."""
 
-
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
 _NOW_AND_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -108,7 +107,7 @@ class Hub:
         self._gatekeeper = Gatekeeper(self._context, name, authorized, report)
         self._reader: Reader | None = None
         self._guests = Guests(authorized)
-        self._watch = KeyWatch(name, self._guests, self._show_out, report)
+        self._watch = KeyWatch(name, authorized, self._guests, self._show_out, self._revoked, report)
         self._endpoint: Endpoint | None = None
         self._name = name.encode()
         self._meetings = Meetings(self._meet)
@@ -158,7 +157,7 @@ class Hub:
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""
         self._endpoint = endpoint
-        endpoint.on_peer_up.append(self._peer_up)
+        endpoint.on_peer_up.append(lambda _: self.bind_current())
         endpoint.on_peer_lost.append(self._peer_lost)
 
     def bind_current(self) -> None:
@@ -379,7 +378,7 @@ class Hub:
         if self._insecure:
             return self.members.of(node_id(origin.decode("ascii")))
         user = str(message.get("User-Id"))
-        guest = self._guests.known(user) or self._guests.admit(user, message)
+        guest = self._guests.known(user) or self._watch.admit(user, message)
         if guest is None:
             return None
         self._guests.met(guest, origin, message)
@@ -462,18 +461,18 @@ class Hub:
         self._pass_on(address, self._name, self._codec.encode(error))
 
     def _show_out(self, guest: Guest) -> None:
-        """Reach and relay to a participant no more, and lose the session with it: its key is not authorized any more."""
-        member = self.members.users.get(guest.name)
-        if member is not None and member.origin and member.origin not in guest.connections:
-            return  # it is here with another key
-        self.unbind(guest.name)
+        """Reach and relay to a participant no more whose connections were ended, unless it is here with another key."""
+        for origin in guest.connections:
+            self.members.lose(origin)
+
+    def _revoked(self, name: NodeId) -> None:
+        """A name's key is not authorized any more: lose it, and have everybody told."""
+        self.unbind(name)
+        self._meetings.forget(name)
         if self._endpoint is not None:
             self._endpoint.begin(local_time_ns(), f"{self.name}:keys")
-            self._endpoint.introductions.revoke(guest.name)
+            self._endpoint.introductions.revoke(name)
         self.drained()
-
-    def _peer_up(self, _peer: NodeId) -> None:
-        self.bind_current()
 
     def _peer_lost(self, peer: NodeId, loss: Loss, _why: str) -> None:
         self.unbind(peer, leaving=loss is Loss.LEFT)

@@ -143,9 +143,13 @@ def load_public(path: Path) -> PublicKey:
 
 
 class KeysCapable(Protocol):
-    """Whoever knows which keys are let in, and under which names."""
+    """Whoever knows which keys are let in, and under which names.
+
+    `names` has those that are read from somewhere: another table whenever it was found to have changed.
+    """
 
     problems: dict[Path, str]
+    names: dict[NodeId, PublicKey]
 
     def lookup(self, public: bytes) -> PublicKey | None:
         """Whose key it is (32 bytes), or `None` when it is a stranger's."""
@@ -166,6 +170,7 @@ class IntroducedKeys:
     def __init__(self, introductions: Introductions) -> None:
         """Let in whoever is known there now."""
         self.problems: dict[Path, str] = {}
+        self.names: dict[NodeId, PublicKey] = {}
         self._introductions = introductions
 
     def lookup(self, public: bytes) -> PublicKey | None:
@@ -196,7 +201,6 @@ class AuthorizedKeys:
         self.directory = directory
         self.problems: dict[Path, str] = {}
         self.names: dict[NodeId, PublicKey] = {}
-        """The keys by whose they are; another table whenever it was found to have changed."""
         self._folder = KeyFolder(directory, PUBLIC_SUFFIX, "authorized keys", _authorized)
         self._keys: dict[bytes, tuple[str, PublicKey]] = {}
         self._scan()
