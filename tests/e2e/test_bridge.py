@@ -22,6 +22,7 @@ from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
 from bellwire.protocols.ids import BROKER, GateId, NodeId
 from bellwire.protocols.messages import GateDone, GateOutcome, Role
 from bellwire.protocols.session import Loss
+from bellwire.transport.keys import revoke
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -201,6 +202,16 @@ async def test_site_whose_key_is_removed_is_not_reached_any_more(federation: Fed
     north, _south, _, _ = await two_sites(federation)
     (federation.north.sites / "south.key").unlink()
     await federation.until(lambda: not reaches(north, BOB))
+
+
+async def test_key_that_is_taken_back_at_one_site_is_told_at_the_other(federation: Federation) -> None:
+    _north, _south, alice, _bob = await two_sites(federation)
+    await alice.ask(BOB, ASKED, GateDone)
+    assert alice.endpoint.introductions.get(BOB) is not None
+    losses = Losses(alice.endpoint)
+    revoke(BOB, federation.south.keys.directory)
+    assert await losses.next() == (BOB, Loss.SILENT)
+    assert alice.endpoint.introductions.get(BOB) is None
 
 
 async def test_participants_of_two_brokers_of_one_site_ask_each_other_without_mqtt(federation: Federation) -> None:

@@ -394,7 +394,7 @@ async def test_stranger_is_refused_and_let_in_when_its_key_is_added(network: Net
     mallory = network.join(NodeId("mallory"), stranger=True)
     report = await asyncio.wait_for(network.reports.get(), PATIENCE_S)
     assert report == "broker refused a connection from 127.0.0.1 with a key that is not authorized"
-    assert broker.hub.refused >= 1
+    assert broker.hub.gatekeeper.refused >= 1
     assert NodeId("mallory") not in broker.core.sessions
     (network.keys / "mallory.key").write_bytes((network.strangers / "mallory.key").read_bytes())
     await mallory.up(BROKER)

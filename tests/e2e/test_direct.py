@@ -184,7 +184,7 @@ async def test_peer_that_is_introduced_too_late_is_connected_to_at_a_later_attem
     alice.stimulate(lambda: alice.core.introductions._take(BROKER, introductions[BOB]))
     assert bob.direct._hub is not None
     async with asyncio.timeout(10):
-        while bob.direct._hub.refused < 20:
+        while bob.direct._hub.gatekeeper.refused < 20:
             await alice.ask(BROKER)
     assert not alice.paths.is_direct(BOB)
     bob.stimulate(lambda: bob.core.introductions._take(BROKER, introductions[ALICE]))

@@ -28,6 +28,8 @@ class Local:
         self.authorized: set[NodeId] = set()
         self.taken: list[tuple[NodeId, NodeId, bytes]] = []
         self.missed: list[tuple[NodeId, NodeId, ErrorCode]] = []
+        self.changes: list[NodeId] = []
+        self.revocations: list[NodeId] = []
         self.reports: list[str] = []
         self.handed: ErrorCode | None = None
         self.seals = Seals(secret)
@@ -53,7 +55,7 @@ class Local:
         self.bridge.unbound(name)
         self.net.run()
 
-    def publish(self, site: str, to: bytes, data: bytes) -> bool:
+    def publish(self, site: str, to: bytes, data: bytes, sender: str = "") -> bool:
         if self.net.full:
             return False
         self.net.waiting.append((site, data))
@@ -71,7 +73,11 @@ class Local:
     def tell_missed(self, sender: NodeId, receiver: NodeId, code: ErrorCode) -> None:
         self.missed.append((sender, receiver, code))
 
-    def changed(self, name: NodeId) -> None: ...
+    def changed(self, name: NodeId) -> None:
+        self.changes.append(name)
+
+    def revoked(self, name: NodeId) -> None:
+        self.revocations.append(name)
 
     def moved(self, name: NodeId) -> None:
         self.unbind(name)

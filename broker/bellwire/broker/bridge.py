@@ -26,6 +26,7 @@ from bellwire.broker.bridge_wire import (
     Packet,
     Refused,
     Relayed,
+    Revoked,
     Seals,
     Want,
     read,
@@ -34,6 +35,8 @@ from bellwire.protocols.errors import ErrorCode
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.limits import MAX_PEERS
 from bellwire.protocols.messages import Role
+from bellwire.transport.once import Once
+from bellwire.transport.rates import TURN_NS, Rate
 
 BEAT_NS: Final = 1_000_000_000
 """How often a broker says that it is there."""
@@ -45,7 +48,7 @@ MAX_BROKERS: Final = 8
 """Brokers of one site at a time. Two are usual: one, and a hot standby."""
 
 MAX_FORMER: Final = 4_096
-"""Brokers that are gone and whose last number is remembered."""
+"""Brokers that are gone and whose last number is remembered, and participants of whom it is remembered where they were."""
 
 ANSWERS_PER_BEAT: Final = 32
 """Hellos of unknown brokers that are answered."""
@@ -53,10 +56,9 @@ ANSWERS_PER_BEAT: Final = 32
 COMPLAINTS_PER_BEAT: Final = 4
 """Reports of what others did wrong. All of it is counted."""
 
-TURN_NS: Final = 100_000_000
-"""The rate is held by counting within stretches of this length."""
+SHARES: Final = 8
+"""What one other broker may relay: so many times the rate of one participant. One that floods leaves the others the rest."""
 
-_TURNS_PER_S: Final = 1_000_000_000 // TURN_NS
 _LOST_COUNT: Final = -1
 _FAILURES: Final = (ErrorCode.NO_ROUTE, ErrorCode.LIMIT)
 
@@ -64,8 +66,11 @@ _FAILURES: Final = (ErrorCode.NO_ROUTE, ErrorCode.LIMIT)
 class LocalCapable(Protocol):
     """What a bridge needs of its own broker and of what carries envelopes."""
 
-    def publish(self, site: str, to: bytes, data: bytes) -> bool:
-        """Carry an envelope to the brokers of a site, or to one of them. Returns whether there was room for it."""
+    def publish(self, site: str, to: bytes, data: bytes, sender: str = "") -> bool:
+        """Carry an envelope to the brokers of a site, or to one of them. Returns whether there was room for it.
+
+        `sender` is the participant whose message is in it, if one is: it may take a part of the room, and not all.
+        """
 
     def owns(self, name: NodeId) -> bool:
         """Whether a participant belongs to this site, whether it is here or not."""
@@ -78,6 +83,9 @@ class LocalCapable(Protocol):
 
     def changed(self, name: NodeId) -> None:
         """Something else than before is known of a participant elsewhere: whoever has met it is to meet it anew."""
+
+    def revoked(self, name: NodeId) -> None:
+        """The key of a participant elsewhere is not authorized any more: whoever is bound here is to be told."""
 
     def moved(self, name: NodeId) -> None:
         """A participant has come to another broker of this site just now: whatever is bound here is not it any more."""
@@ -103,17 +111,20 @@ class BridgeCounters:
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """Another broker. `told` and `heard` count the parts of a directory that were sent to it and came from it."""
+    """Another broker. `told` and `heard` count the parts of a directory that were sent to it and came from it.
+
+    `share` is the rate of all that it relays, and `senders` has that of each participant in the present turn.
+    """
 
     site: str
     token: bytes
     heard_ns: int
     number: int
+    share: Rate
     told: int = 0
     heard: int = 0
     entries: dict[NodeId, Entry] = field(default_factory=dict)
-    turn: int = -1
-    relayed: int = 0
+    senders: dict[NodeId, Rate] = field(default_factory=dict)
 
 
 class Bridge:
@@ -130,7 +141,7 @@ class Bridge:
         rate: int,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        """Make the part of a broker at `site`. `rate` messages per second are taken from one other broker."""
+        """Make the part of a broker at `site`. `rate` messages per second are taken from one participant elsewhere."""
         self.network = network
         self.site = site
         self.token = token
@@ -139,16 +150,17 @@ class Bridge:
         self._seals = seals
         self._own = local
         self._rate = rate
-        self._report = report
+        self._tell_problem = Once(report)
         self._numbers = count(1)
         self._bound: dict[NodeId, Entry] = {}
         self._where: dict[NodeId, Peer] = {}
+        self._left: OrderedDict[NodeId, str] = OrderedDict()
+        """At which site those were who are nowhere now."""
         self._former: OrderedDict[bytes, int] = OrderedDict()
         self._answers = 0
         self._ticked_ns: int | None = None
         self._closed = False
         self._complaints = 0
-        self._problem = ""
 
     # What the owner calls.
 
@@ -193,6 +205,11 @@ class Bridge:
             for peer in self.peers.values():
                 self._tell(peer, removed=(name,))
 
+    def revoked(self, name: NodeId) -> None:
+        """The key of a participant of this site is not authorized any more."""
+        for peer in self.peers.values():
+            self._send(peer, Revoked(name=name))
+
     def find(self, name: NodeId) -> tuple[str, Entry] | None:
         """The site of a participant that is bound to another broker, and what is known of it."""
         peer = self._where.get(name)
@@ -206,7 +223,7 @@ class Bridge:
         peer = self._where.get(receiver)
         if peer is None:
             return ErrorCode.NO_ROUTE
-        if not self._send(peer, Relayed(sender=sender, receiver=receiver, message=data)):
+        if not self._send(peer, Relayed(sender=sender, receiver=receiver, message=data), sender):
             return ErrorCode.LIMIT
         self.counters.sent += 1
         return None
@@ -266,6 +283,8 @@ class Bridge:
             self._missed(peer, body)
         elif isinstance(body, Entries):
             self._entries(peer, body)
+        elif isinstance(body, Revoked):
+            self._take_revoked(peer, NodeId(body.name))
         elif isinstance(body, Beat):
             if body.number != peer.heard:
                 self._send(peer, Want())
@@ -277,7 +296,7 @@ class Bridge:
             self._complain(f"{header.site} has more than {MAX_BROKERS} brokers")
             return None
         self._former.pop(header.broker, None)
-        peer = self.peers[header.broker] = Peer(header.site, header.broker, now_ns, 0)
+        peer = self.peers[header.broker] = Peer(header.site, header.broker, now_ns, 0, Rate(SHARES * self._rate))
         self._tell_problem(f"the bridge of {self.site} reaches {self._called(peer)}")
         self._tell_all(peer)
         return peer
@@ -290,7 +309,7 @@ class Bridge:
             self._complain(f"{self._called(peer)} sent a message in the name of {sender}, who is not there")
             return
         code: ErrorCode | None = ErrorCode.LIMIT
-        if self._may_relay(peer, now_ns):
+        if self._may_relay(peer, sender, now_ns):
             code = self._own.hand_over(sender, receiver, body.message)
         else:
             self.counters.hasty += 1
@@ -305,12 +324,15 @@ class Bridge:
         if body.code in _FAILURES and holder is not None and holder.site == peer.site:
             self._own.tell_missed(NodeId(body.sender), NodeId(body.receiver), body.code)
 
-    def _may_relay(self, peer: Peer, now_ns: int) -> bool:
+    def _may_relay(self, peer: Peer, sender: NodeId, now_ns: int) -> bool:
+        """Count a message: what is over its sender's rate takes nothing of what the others there have."""
         turn = now_ns // TURN_NS
-        if peer.turn != turn:
-            peer.turn, peer.relayed = turn, 0
-        peer.relayed += 1
-        return peer.relayed * _TURNS_PER_S <= self._rate
+        if peer.share.turn != turn:
+            peer.senders.clear()
+        rate = peer.senders.get(sender)
+        if rate is None:
+            rate = peer.senders[sender] = Rate(self._rate)
+        return rate.allows(turn) and peer.share.allows(turn)
 
     # The directory.
 
@@ -346,6 +368,15 @@ class Bridge:
         if news and peer.site == self.site and name in self._bound:
             self._own.moved(name)
 
+    def _take_revoked(self, peer: Peer, name: NodeId) -> None:
+        holder = self._where.get(name)
+        site = self._left.get(name, peer.site) if holder is None else holder.site
+        if site == peer.site and self._may_have(peer, name):
+            self._own.revoked(name)
+        else:
+            self.counters.claims += 1
+            self._complain(f"{self._called(peer)} says that the key of {name} is revoked, who is not its own")
+
     def _may_have(self, peer: Peer, name: NodeId) -> bool:
         """Whether somebody of that name may be there: not the broker, and nobody of this site at another."""
         return name != BROKER and (peer.site == self.site or not self._own.owns(name))
@@ -354,10 +385,15 @@ class Bridge:
         if peer.entries.pop(name, None) is None or self._where.get(name) is not peer:
             return
         del self._where[name]
+        self._left[name] = peer.site
+        self._left.move_to_end(name)
+        while len(self._left) > MAX_FORMER:
+            self._left.popitem(last=False)
         others = [other for other in self.peers.values() if name in other.entries]
         if others:
             # Another broker of the same site has it still, before a site whose claim did not count so far.
             self._where[name] = max(others, key=lambda other: other.site == peer.site)
+            self._own.changed(name)
 
     def _lose(self, peer: Peer, why: str) -> None:
         del self.peers[peer.token]
@@ -381,15 +417,15 @@ class Bridge:
         peer.told += 1
         self._send(peer, Entries(news=True, number=peer.told, added=added, removed=removed))
 
-    def _send(self, peer: Peer, body: AnyBody) -> bool:
-        return self._seal(peer.site, peer.token, body)
+    def _send(self, peer: Peer, body: AnyBody, sender: str = "") -> bool:
+        return self._seal(peer.site, peer.token, body, sender)
 
-    def _seal(self, site: str, to: bytes, body: AnyBody) -> bool:
+    def _seal(self, site: str, to: bytes, body: AnyBody, sender: str = "") -> bool:
         if site not in self._seals.sites:
             return False
         header = Header(network=self.network, site=self.site, broker=self.token, to_site=site, to=to)
         data = self._seals.seal(header, Packet(number=next(self._numbers), body=body))
-        if self._own.publish(site, to, data):
+        if self._own.publish(site, to, data, sender):
             return True
         self.counters.full += 1
         return False
@@ -402,9 +438,3 @@ class Bridge:
         self._complaints += 1
         if self._complaints <= COMPLAINTS_PER_BEAT:
             self._tell_problem(text)
-
-    def _tell_problem(self, text: str) -> None:
-        """Report, but the same thing only once until there is another."""
-        if self._report is not None and text != self._problem:
-            self._report(text)
-        self._problem = text

@@ -24,6 +24,7 @@ from bellwire.transport.clock import local_time_ns
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, KeyPair
+from bellwire.transport.once import Once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +69,7 @@ class BridgeDaemon:
         self._driver = driver
         self._introducer = introducer
         self._authorized = authorized
-        self._report = report
-        self._problem = ""
+        self._tell = Once(report)
         self._sites = Sites(config.site, keys, config.peers)
         self._seals = Seals(keys.secret)
         self._know_sites()
@@ -87,10 +87,19 @@ class BridgeDaemon:
         self.mqtt: Mqtt | None = None
         if config.mqtt is not None:
             topics = (self._topic(config.site, b""), self._topic(config.site, token))
-            self.mqtt = Mqtt(config.mqtt, topics, receive=self._take, changed=self._mqtt_changed, report=self._tell)
+            self.mqtt = Mqtt(
+                config.mqtt,
+                topics,
+                receive=self._take,
+                changed=self._mqtt_changed,
+                report=self._tell,
+                failed=driver.fail,
+            )
         self._tick_at: asyncio.TimerHandle | None = None
         hub.elsewhere = self.core.forward
         introducer.elsewhere = self._introduction
+        introducer.has_others = config.mqtt is not None
+        endpoint.introductions.on_revoked.append(self.core.revoked)
         endpoint.on_peer_up.append(self._peer_up)
         endpoint.on_peer_lost.append(self._peer_lost)
 
@@ -124,11 +133,11 @@ class BridgeDaemon:
 
     # What the core needs.
 
-    def publish(self, site: str, to: bytes, data: bytes) -> bool:
+    def publish(self, site: str, to: bytes, data: bytes, sender: str = "") -> bool:
         """Carry an envelope: within the site by the line of its own, if there is one, and by MQTT otherwise."""
         if self.link is not None and site == self._config.site:
             return self.link.publish(to, data)
-        return self.mqtt is not None and self.mqtt.publish(self._topic(site, to), data)
+        return self.mqtt is not None and self.mqtt.publish(self._topic(site, to), data, sender)
 
     def owns(self, name: NodeId) -> bool:
         """Whether a participant's key is authorized at this site."""
@@ -146,6 +155,12 @@ class BridgeDaemon:
         """Have whoever has met a participant of another broker be introduced to it anew."""
         self._hub.forget_meetings(name)
 
+    def revoked(self, name: NodeId) -> None:
+        """Tell whoever is bound here that a key of another broker's is not authorized any more."""
+        self._endpoint.begin(local_time_ns(), f"{self._endpoint.node}:bridge")
+        self._introducer.tell_revoked(name)
+        self._hub.forget_meetings(name)
+
     def moved(self, name: NodeId) -> None:
         """Let go of a participant that is at another broker of this site now."""
         self._hub.unbind(name)
@@ -160,6 +175,8 @@ class BridgeDaemon:
         self._tick_at = asyncio.get_running_loop().call_later(BEAT_NS / NANOSECOND, self._tick)
         try:
             if self._sites.refresh():
+                for problem in self._sites.problems:
+                    self._tell(problem)
                 self._know_sites()
         except ConfigError as error:
             self._tell(str(error))
@@ -224,9 +241,3 @@ class BridgeDaemon:
 
     def _topic(self, site: str, to: bytes) -> str:
         return f"bellwire/{self._config.network}/sites/{site}" + (f"/{to.hex()}" if to else "")
-
-    def _tell(self, text: str) -> None:
-        """Report, but the same thing only once until there is another."""
-        if self._report is not None and text != self._problem:
-            self._report(text)
-        self._problem = text

@@ -9,7 +9,7 @@ import zmq
 
 from bellwire.broker.bridge_wire import MAX_ENVELOPE_BYTES
 from bellwire.protocols.errors import TransportError
-from bellwire.transport.reader import HWM, LINGER_MS, Reader
+from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Reader
 
 EVERYBODY = b"all"
 RECONNECT_MS = 100
@@ -17,7 +17,7 @@ _NOW = int(zmq.NOBLOCK)
 
 
 class Link:
-    """Publishes to the other brokers of a site, and hears what they publish. What finds no room is dropped."""
+    """Publishes to the other brokers of a site, and hears what they publish. What finds no room is refused."""
 
     def __init__(self, bind: str, others: tuple[str, ...], token: bytes, receive: Callable[[bytes], None]) -> None:
         """Make the line of the broker `token`, which the others reach at `bind`, and which reaches `others`."""
@@ -42,6 +42,9 @@ class Link:
             socket.setsockopt(zmq.SNDHWM, HWM)
             socket.setsockopt(zmq.RCVHWM, HWM)
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_ENVELOPE_BYTES)
+            # Who hears says nothing by itself, and who publishes needs no answer: only pings show that a path is dead.
+            PINGS.apply(socket)
+        self._out.setsockopt(zmq.XPUB_NODROP, 1)
         self._in.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         for topic in (EVERYBODY, self._token):
             self._in.setsockopt(zmq.SUBSCRIBE, topic)
@@ -56,7 +59,7 @@ class Link:
         self._reader = Reader(self._in, self._receive, _nothing)
 
     def publish(self, to: bytes, data: bytes) -> bool:
-        """Send an envelope to all brokers of the site, or to one."""
+        """Send an envelope to all brokers of the site, or to one. Returns whether there was room for it."""
         try:
             self._out.send_multipart((to or EVERYBODY, data), zmq.NOBLOCK)
         except zmq.Again:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -25,6 +26,9 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 QUEUE = 2_048
 """Envelopes that wait to be sent, and that wait to be taken. More are dropped."""
 
+PART = QUEUE // 8
+"""Envelopes of one participant that wait to be sent."""
+
 EXPIRY_S = 3
 """An MQTT broker that could not deliver an envelope for this long drops it."""
 
@@ -33,7 +37,8 @@ CONNECT_S = 4.0
 BACKOFF_S = 0.1
 BACKOFF_LIMIT_S = 2.0
 
-Publication = tuple[str, bytes]
+Publication = tuple[str, bytes, str]
+"""A topic, an envelope, and the participant whose message it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +56,16 @@ class MqttServer:
         Raises:
             ConfigError: when it is none.
         """
-        parts = urlsplit(url)
+        wrong = ConfigError(f"{url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
         try:
+            parts = urlsplit(url)
             port = parts.port
+            (parts.hostname or "").encode("idna")  # as whoever looks the host up does
         except ValueError:
-            port = -1
+            raise wrong from None
         bare = not (parts.username or parts.password or parts.path.strip("/") or parts.query or parts.fragment)
-        if parts.scheme not in PORTS or not parts.hostname or port == -1 or not bare:
-            raise ConfigError(f"{url!r} is not mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
+        if parts.scheme not in PORTS or not parts.hostname or not bare:
+            raise wrong
         return cls(host=parts.hostname, port=port or PORTS[parts.scheme], tls=parts.scheme == "mqtts")
 
 
@@ -81,30 +88,41 @@ class Mqtt:
         *,
         receive: Callable[[bytes], None],
         changed: Callable[[bool], None],
+        failed: Callable[[BaseException], None],
         report: Callable[[str], None] | None = None,
         random: Random | None = None,
     ) -> None:
-        """Hear `topics`; `changed` is told whether the connection stands, whenever that changes."""
+        """Hear `topics`; `changed` is told whether the connection stands, whenever that changes.
+
+        `failed` is told what ended it otherwise than by `close`: it does not come back then.
+        """
         self.up = False
         self._config = config
         self._topics = topics
         self._receive = receive
         self._changed = changed
+        self._failed = failed
         self._report = report
         self._random = random or Random()
         self._queue: asyncio.Queue[Publication] = asyncio.Queue(QUEUE)
+        self._parts: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
 
     def start(self) -> None:
         """Begin to connect, on the running loop."""
         self._task = asyncio.get_running_loop().create_task(self._stay_connected())
+        self._task.add_done_callback(self._ended)
 
-    def publish(self, topic: str, data: bytes) -> bool:
-        """Send an envelope. Returns whether there was room for it and somewhere to send it."""
-        if not self.up or self._queue.full():
+    def publish(self, topic: str, data: bytes, sender: str = "") -> bool:
+        """Send an envelope. Returns whether there was room for it and somewhere to send it.
+
+        What holds the message of a participant, `sender`, finds room for `PART` of them at a time.
+        """
+        if not self.up or self._queue.full() or (sender and self._parts[sender] >= PART):
             return False
-        self._queue.put_nowait((topic, data))
+        self._queue.put_nowait((topic, data, sender))
+        self._parts[sender] += 1
         return True
 
     async def close(self) -> None:
@@ -177,7 +195,8 @@ class Mqtt:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.MessageExpiryInterval = EXPIRY_S
         while self.up:  # `asyncio.wait_for`, below the client, may swallow a cancellation (before Python 3.12)
-            topic, data = await self._queue.get()
+            topic, data, sender = await self._queue.get()
+            self._took(sender)
             await client.publish(topic, data, properties=properties)
 
     async def _receive_all(self, client: Client) -> None:
@@ -190,8 +209,18 @@ class Mqtt:
             return
         self.up = up
         while not up and not self._queue.empty():
-            self._queue.get_nowait()
+            self._took(self._queue.get_nowait()[2])
         self._changed(up)
+
+    def _took(self, sender: str) -> None:
+        """One envelope of a participant waits no more; who has none waiting is forgotten."""
+        self._parts[sender] -= 1
+        if not self._parts[sender]:
+            del self._parts[sender]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
 
     def _tell(self, text: str) -> None:
         if self._report is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import node_id
 from bellwire.protocols.messages import Role
+from bellwire.transport.key_folder import KeyFolder
 from bellwire.transport.keys import PUBLIC_SUFFIX, KeyPair, load_public
-
-Marks = dict[str, tuple[int, int, int]]
 
 
 class Sites:
@@ -25,38 +23,30 @@ class Sites:
         self.keys: dict[str, bytes] = {site: keys.public}
         self._site = site
         self._own = keys.public
-        self._folder = folder
-        self._marks: Marks = {}
+        self._folder = None if folder is None else KeyFolder(folder, PUBLIC_SUFFIX, "keys of sites", self._load)
         self.refresh()
+        for problem in self.problems:
+            raise ConfigError(problem)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with files of the folder, whose sites are not known therefore."""
+        return () if self._folder is None else tuple(self._folder.problems.values())
 
     def refresh(self) -> bool:
         """Look whether the folder has changed. Returns whether it has.
 
         Raises:
-            ConfigError: as when it was first read; what was known before stays known then.
+            ConfigError: when the folder cannot be read; what was known before stays known then.
         """
-        if self._folder is None:
+        if self._folder is None or not self._folder.scan():
             return False
-        try:
-            marks = self._look(self._folder)
-        except OSError as error:
-            raise ConfigError(f"{self._folder}: cannot read the sites' keys: {error.strerror}") from None
-        if marks == self._marks:
-            return False
-        keys = {site: self._load(self._folder, site) for site in (name.removesuffix(PUBLIC_SUFFIX) for name in marks)}
-        self.keys = {self._site: self._own} | keys
-        self._marks = marks
+        others = {name.removesuffix(PUBLIC_SUFFIX): key for name, key in self._folder.keys.items()}
+        self.keys = {self._site: self._own} | others
         return True
 
-    def _look(self, folder: Path) -> Marks:
-        mode = folder.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise ConfigError(f"{folder}: everybody may add sites to it: chmod o-w it")
-        found = {path.name: path.stat() for path in sorted(folder.glob(f"*{PUBLIC_SUFFIX}"))}
-        return {name: (each.st_mtime_ns, each.st_size, each.st_ino) for name, each in found.items()}
-
-    def _load(self, folder: Path, site: str) -> bytes:
-        path = folder / f"{site}{PUBLIC_SUFFIX}"
+    def _load(self, path: Path) -> bytes:
+        site = path.name.removesuffix(PUBLIC_SUFFIX)
         try:
             node_id(site)
         except ConfigError:

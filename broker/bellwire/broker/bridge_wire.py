@@ -119,11 +119,17 @@ class Missed(Body, frozen=True, kw_only=True, tag="missed"):
     code: ErrorCode
 
 
+class Revoked(Body, frozen=True, kw_only=True, tag="revoked"):
+    """A participant of the sender's site has no authorized key any more, or another one."""
+
+    name: Name
+
+
 class Bye(Body, frozen=True, kw_only=True, tag="bye"):
     """The sender goes."""
 
 
-AnyBody = Hello | Entries | Beat | Want | Relayed | Missed | Bye
+AnyBody = Hello | Entries | Beat | Want | Relayed | Missed | Revoked | Bye
 
 
 class Packet(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,16 +157,21 @@ class Seals:
         self._keys: dict[str, tuple[bytes, Aead]] = {}
 
     def know(self, keys: dict[str, bytes]) -> None:
-        """From now on, these are the sites and their public keys.
+        """From now on, these are the sites and their public keys, but for those whose key is none.
 
         Raises:
-            ValueError: when one is no key.
+            ValueError: when one is none: then the others are known.
         """
-        former, latter = self._keys, dict[str, tuple[bytes, Aead]]()
+        former, self._keys = self._keys, {}
+        wrong: list[str] = []
         for site, public in keys.items():
             known = former.get(site)
-            latter[site] = known if known is not None and known[0] == public else (public, self._shared(public))
-        self._keys = latter
+            try:
+                self._keys[site] = known if known is not None and known[0] == public else (public, self._shared(public))
+            except CryptoError as error:
+                wrong.append(f"the key of {site} is none to share anything with: {error}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -190,10 +201,7 @@ class Seals:
             raise Refused(f"{header.site} sent what is no packet: {error}") from None
 
     def _shared(self, public: bytes) -> Aead:
-        try:
-            return Aead(Box(self._secret, SealKey(public)).shared_key())
-        except CryptoError as error:
-            raise ValueError(f"no key to share anything with: {error}") from None
+        return Aead(Box(self._secret, SealKey(public)).shared_key())
 
 
 def read(data: bytes) -> tuple[Header, Envelope]:

@@ -37,7 +37,7 @@ from bellwire.protocols.instructions import (
 )
 from bellwire.protocols.limits import INT64_MAX, MAX_ATTEMPTS_PER_WINDOW
 from bellwire.protocols.machine import Machine
-from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, Role, Step
+from bellwire.protocols.messages import MESSAGES, Acquaintance, Message, Reply, Request, Role, Step
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.path import Path
 from bellwire.protocols.queue import LinkRequest
@@ -84,7 +84,12 @@ class FieldRow:
 
 def structs() -> dict[str, type[msgspec.Struct]]:
     """Everything that has a table of fields, by the name that its marker has."""
-    named: dict[str, type[msgspec.Struct]] = {"common": Request, "step": Step, "readout": Readout}
+    named: dict[str, type[msgspec.Struct]] = {
+        "common": Request,
+        "step": Step,
+        "readout": Readout,
+        "acquaintance": Acquaintance,
+    }
     tagged: tuple[type[msgspec.Struct], ...] = (*MESSAGES, *INSTRUCTIONS, *COMPLETIONS)
     for struct in tagged:
         named[str(struct.__struct_config__.tag)] = struct

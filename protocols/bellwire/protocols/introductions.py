@@ -7,12 +7,28 @@ from typing import TYPE_CHECKING
 
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError
 from bellwire.protocols.ids import BROKER, NodeId
-from bellwire.protocols.limits import MAX_PEERS
-from bellwire.protocols.messages import INTRODUCTIONS, Role, SessionIntroduction, SessionRevocation
+from bellwire.protocols.limits import MAX_PEERS, MAX_REPORTED_PEERS
+from bellwire.protocols.messages import (
+    INTRODUCTIONS,
+    Acquaintance,
+    Role,
+    SessionAck,
+    SessionIntroduction,
+    SessionKnown,
+    SessionRevocation,
+)
 from bellwire.protocols.session import SessionInput, SessionState
 
 if TYPE_CHECKING:
-    from bellwire.protocols.endpoint import Endpoint
+    from bellwire.protocols.endpoint import Answer, Endpoint
+
+
+PATIENCE = 10
+"""How long the broker is asked whether it knows whom this participant knows: so many times `liveness`."""
+
+
+def _do_nothing(_answer: Answer) -> None:
+    """What the broker does not stand for it has said before it answers."""
 
 
 class Introductions:
@@ -24,6 +40,8 @@ class Introductions:
         self._names: dict[bytes, NodeId] = {}
         self.on_introduced: list[Callable[[SessionIntroduction], None]] = []
         self.on_revoked: list[Callable[[NodeId], None]] = []
+        self._asked: list[int] = []
+        endpoint.on_peer_up.append(self._peer_up)
         endpoint.hear(SessionIntroduction, self._take)
         endpoint.hear(SessionRevocation, self._revocation)
 
@@ -79,6 +97,21 @@ class Introductions:
             raise RemoteProtocolError(f"{teller} cannot revoke {message.node}", "1 §4.7", ErrorCode.DENIED)
         self.revoke(message.node)
 
+    def _peer_up(self, peer: NodeId) -> None:
+        """Tell the broker whom a former one has introduced: of those whose key was taken back meanwhile nobody was told."""
+        if peer != BROKER or INTRODUCTIONS not in self._endpoint.sessions[peer].capabilities:
+            return
+        for number in self._asked:
+            self._endpoint.abandon(number)
+        known = [Acquaintance(node=each.node, public_key=each.public_key) for each in self._known.values()]
+        deadline_ns = self._endpoint.now_ns + PATIENCE * self._endpoint.settings.liveness_ns
+        self._asked = [
+            self._endpoint.ask(peer, SessionKnown(known=tuple(part)), deadline_ns, _do_nothing)
+            for part in (
+                known[begin : begin + MAX_REPORTED_PEERS] for begin in range(0, len(known), MAX_REPORTED_PEERS)
+            )
+        ]
+
     def _take(self, teller: NodeId, message: SessionIntroduction) -> None:
         known = self._known.get(message.node)
         if teller != BROKER or message.node in (BROKER, self._endpoint.node):
@@ -106,15 +139,18 @@ class Introducer:
         self._key_of = key_of
         self.elsewhere: Callable[[NodeId], SessionIntroduction | None] = lambda _: None
         """Says who a participant is that another broker has a session with (spec 1 §2.8)."""
-        endpoint.introductions.on_revoked.append(self._tell_revoked)
+        self.has_others = False
+        """Whether there are participants of other sites: of these it knows only who is bound at a broker there now."""
+        endpoint.introductions.on_revoked.append(self.tell_revoked)
+        endpoint.handle(SessionKnown, self._check)
 
     def introduce(self, sender: NodeId, receiver: NodeId) -> None:
         """Tell the receiver who the sender is, and the other way round."""
         self._tell(receiver, sender)
         self._tell(sender, receiver)
 
-    def _tell_revoked(self, name: NodeId) -> None:
-        """Tell everybody, since anybody may have a direct connection with it."""
+    def tell_revoked(self, name: NodeId) -> None:
+        """Tell everybody that a key is not authorized any more, since anybody may have a direct connection with its owner."""
         for peer in self._endpoint.sessions:
             if self._endpoint.is_up(peer):
                 self._endpoint.tell(peer, SessionRevocation(node=name))
@@ -123,6 +159,22 @@ class Introducer:
         introduction = self.of(about) if self._endpoint.is_up(about) else self.elsewhere(about)
         if introduction is not None and self._endpoint.is_up(listener):
             self._endpoint.tell(listener, introduction)
+
+    def _check(self, peer: NodeId, message: SessionKnown) -> SessionAck:
+        """Tell a participant of whom it knows, by another broker or long ago, that their keys are not authorized any more."""
+        for each in message.known:
+            if not self._stands(each):
+                self._endpoint.tell(peer, SessionRevocation(node=each.node))
+        return SessionAck()
+
+    def _stands(self, known: Acquaintance) -> bool:
+        key = self._key_of(known.node)
+        if key is None:
+            bound = self.elsewhere(known.node)
+            if bound is None:
+                return self.has_others
+            key = bound.public_key
+        return key == known.public_key
 
     def of(self, name: NodeId) -> SessionIntroduction | None:
         """What the broker itself knows of a participant that has greeted it."""

@@ -27,7 +27,7 @@ MAX_HELD_MESSAGES = 8_192
 """Messages to or from one peer that wait while its path changes."""
 
 MAX_REPORTED_PEERS = 256
-"""Peers that a report names, of each kind."""
+"""Peers that a report names, of each kind, and those that one `session.known` names."""
 
 MAX_PENDING_REQUESTS = 8_192
 """Requests of one endpoint that await their answer."""

@@ -18,6 +18,7 @@ from bellwire.protocols.limits import MAX_MESSAGE_BYTES, MAX_NODE_ID_CHARS
 from bellwire.transport.gatekeeper import ZAP_LATER
 from bellwire.transport.hub import MAX_WIRE_BYTES
 from bellwire.transport.keys import KeyPair
+from bellwire.transport.once import Once
 from bellwire.transport.reader import HWM, LINGER_MS, PINGS, Pings, Reader, bare_send
 
 RECONNECT_MS = 50
@@ -101,13 +102,13 @@ class Connection:
         self.endpoints = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
         self.endpoint = self.endpoints[0]
         self.moved = moved
+        self.on_changed = on_changed
         self.deliver = deliver
         self.drained = drained
         self.counters = ConnectionCounters()
         self.connected = False
         self._keys = keys
-        self._report = report
-        self._on_changed = on_changed
+        self._tell = Once(report)
         self._pings = pings
         self._server_key = server_key
         self._random = random or Random()
@@ -122,7 +123,6 @@ class Connection:
         self._reader: Reader | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._refusals = 0
-        self._reported = ""
         self._senders: dict[bytes, NodeId] = {}
         self._peers: dict[NodeId, bytes] = {}
 
@@ -277,7 +277,7 @@ class Connection:
         if self.connected:
             self._waiting = 0
             self._refusals = 0
-            self._reported = ""
+            self._tell.forget()
             if self._turning is not None:
                 self._turning.cancel()
                 self._turning = None
@@ -286,8 +286,8 @@ class Connection:
         text = _SHUNNED if value == ZAP_LATER and event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _REFUSALS.get(event)
         if text is not None:
             self._refused(event, text)
-        if self._on_changed is not None:
-            self._on_changed(self.connected)
+        if self.on_changed is not None:
+            self.on_changed(self.connected)
 
     def _refused(self, event: int, text: str) -> None:
         self.counters.refused += 1
@@ -299,12 +299,6 @@ class Connection:
             # The library gives up on a hub that refused it; its people may still add the key.
             loop = asyncio.get_running_loop()
             self._retry = loop.call_later(self._spread(RECONNECT_LIMIT_MS) / 1_000, self._connect_again)
-
-    def _tell(self, text: str) -> None:
-        """Report a trouble, once until the connection stands or there is another one."""
-        if self._report is not None and text != self._reported:
-            self._reported = text
-            self._report(text)
 
     def _connect_again(self) -> None:
         self._retry = None

@@ -17,6 +17,7 @@ import zmq
 
 from bellwire.protocols.ids import NodeId
 from bellwire.transport.keys import KeysCapable, PublicKey
+from bellwire.transport.once import Once
 
 WATCH_S = 0.4
 """How often the authorized keys are read: the connections of a revoked one end within a second."""
@@ -119,20 +120,28 @@ class Guests:
 
 
 class KeyWatch:
-    """Reads the authorized keys again and again, and has those shown out whose key is not among them any more."""
+    """Reads the authorized keys again and again, and notices which are not among them any more.
+
+    `show_out` is told of a guest whose connections were ended, `revoked` of a name whose key was taken back or replaced,
+    whether its owner is here or was ever, since others may know it.
+    """
 
     def __init__(
         self,
         name: NodeId,
+        authorized: KeysCapable,
         guests: Guests,
         show_out: Callable[[Guest], None],
+        revoked: Callable[[NodeId], None],
         report: Callable[[str], None] | None = None,
     ) -> None:
         self._name = name
+        self._authorized = authorized
+        self._names = authorized.names
         self._guests = guests
         self._show_out = show_out
-        self._report = report
-        self._problem = ""
+        self._revoked = revoked
+        self._tell = Once(report)
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -140,11 +149,26 @@ class KeyWatch:
         self._timer = asyncio.get_running_loop().call_later(WATCH_S, self.look)
 
     def look(self) -> None:
-        """End the connections of keys that are not authorized any more, and have their participants shown out."""
+        """Read the keys, and end the connections of those that are not authorized any more."""
         self.start()
         for guest in self._guests.revoke(self._tell):
             self._tell(f"{self._name} ended the connections of {guest.name}: its key is not authorized any more")
             self._show_out(guest)
+        self._compare()
+
+    def admit(self, user: str, frame: zmq.Frame) -> Guest | None:
+        """As `Guests.admit`. If the name had another key so far, that one's time ends before this one's begins."""
+        guest = self._guests.admit(user, frame)
+        self._compare()
+        return guest
+
+    def _compare(self) -> None:
+        """Notice whose key is gone or another one, by what was read last."""
+        former, self._names = self._names, self._authorized.names
+        if self._names is not former:
+            for name, key in former.items():
+                if self._names.get(name) != key:
+                    self._revoked(name)
 
     def tell_shunned(self, name: NodeId) -> None:
         """Report that the connections of who flooded the hub were ended."""
@@ -154,12 +178,6 @@ class KeyWatch:
         """Look no more."""
         if self._timer is not None:
             self._timer.cancel()
-
-    def _tell(self, text: str) -> None:
-        """Report what may be so for long, once until there is something else to report."""
-        if self._report is not None and text != self._problem:
-            self._report(text)
-        self._problem = text
 
 
 def _line(frame: zmq.Frame) -> _Line:

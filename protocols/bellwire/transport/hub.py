@@ -24,7 +24,8 @@ from bellwire.transport.gatekeeper import ZAP_DOMAIN, Gatekeeper
 from bellwire.transport.guests import Guest, Guests, KeyWatch
 from bellwire.transport.keys import KeyPair, KeysCapable
 from bellwire.transport.meetings import Meetings
-from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
+from bellwire.transport.members import HubCounters, HubLimits, Member, Members
+from bellwire.transport.rates import TURN_NS
 from bellwire.transport.reader import LINGER_MS, PINGS, Pings, Reader, bare_send
 
 MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
@@ -38,7 +39,6 @@ BACKLOG = 4_096
 
 IO_THREADS = 2
 """Threads of the library that encrypt and decrypt: one of them is busier with that than the loop is with relaying."""
-
 
 # Plain integers: combining pyzmq's flags anew for every frame costs more than the rest of the call.
 _NOW = int(zmq.NOBLOCK)
@@ -95,8 +95,7 @@ class Hub:
         self.counters = HubCounters()
         self.members = Members(limits or HubLimits())
         self._keys = keys
-        self._relay = relay
-        self._insecure = insecure
+        self._relay, self._insecure = relay, insecure
         self._clock = clock
         self._turn = 0
         self._epoch = new_epoch() if epoch is None else epoch
@@ -105,9 +104,9 @@ class Hub:
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._send = bare_send(self._socket)
         self._guests = Guests(authorized, clock)
-        self._gatekeeper = Gatekeeper(self._context, name, authorized, self._guests.is_shunned, report)
+        self.gatekeeper = Gatekeeper(self._context, name, authorized, self._guests.is_shunned, report)
         self._reader: Reader | None = None
-        self._watch = KeyWatch(name, self._guests, self._show_out, report)
+        self._watch = KeyWatch(name, authorized, self._guests, self._show_out, self._revoked, report)
         self._endpoint: Endpoint | None = None
         self._name = name.encode()
         self._meetings = Meetings(self._meet)
@@ -132,7 +131,7 @@ class Hub:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
             socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
-            self._gatekeeper.start()
+            self.gatekeeper.start()
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         socket.setsockopt(zmq.LINGER, LINGER_MS)
         socket.setsockopt(zmq.SNDHWM, self.members.limits.queue)
@@ -156,7 +155,7 @@ class Hub:
     def follow(self, endpoint: Endpoint) -> None:
         """Bind clients when the owner's endpoint has greeted them, and relay to them until it has lost them."""
         self._endpoint = endpoint
-        endpoint.on_peer_up.append(self._peer_up)
+        endpoint.on_peer_up.append(lambda _: self.bind_current())
         endpoint.on_peer_lost.append(self._peer_lost)
 
     def bind_current(self) -> None:
@@ -184,11 +183,6 @@ class Hub:
         member = self.members.users.get(peer)
         if member is not None:
             self.members.unbind(member, leaving=leaving)
-
-    @property
-    def refused(self) -> int:
-        """How many handshakes were refused, for keys that are not authorized."""
-        return self._gatekeeper.refused
 
     def reaches(self, peer: NodeId) -> bool:
         """Whether a client is bound to a connection, as far as is known."""
@@ -235,7 +229,7 @@ class Hub:
         if self._reader is not None:
             self._reader.close()
         self._watch.close()
-        self._gatekeeper.close()
+        self.gatekeeper.close()
         self._socket.close()
         await asyncio.get_running_loop().run_in_executor(None, self._context.term)
 
@@ -324,7 +318,7 @@ class Hub:
         receiver = members.reached.get(target) if self._relay else None
         if receiver is None:
             self._take_elsewhere(sender, origin, target, message)
-        elif not members.may_relay(sender, self._turn):
+        elif not sender.relayed.allows(self._turn):
             self.counters.hasty += 1
             text = f"more than {members.limits.rate} messages per second"
             self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7", receiver.node)
@@ -348,15 +342,16 @@ class Hub:
             self._miss(sender, origin, target)
             return
         peer = NodeId(target.decode("ascii"))
-        if not self.members.may_relay(sender, self._turn):
+        if not sender.relayed.allows(self._turn):
             self.counters.hasty += 1
             code: ErrorCode | None = ErrorCode.LIMIT
         else:
-            if self._introduce is not None:
-                self._meetings.note(sender.name, target)
             code = self.elsewhere(sender.node, peer, message.bytes)
         if code is not None:
             self._tell_code(sender, origin, peer, code)
+        elif self._introduce is not None:
+            # Only now is it known that somebody has that name. What the other one answers is not here yet.
+            self._meetings.note(sender.name, target)
 
     def _take_unbound(self, origin: bytes, target: bytes, message: zmq.Frame) -> None:
         try:
@@ -378,7 +373,7 @@ class Hub:
         if self._insecure:
             return self.members.of(node_id(origin.decode("ascii")))
         user = str(message.get("User-Id"))
-        guest = self._guests.known(user) or self._guests.admit(user, message)
+        guest = self._guests.known(user) or self._watch.admit(user, message)
         if guest is None:
             return None
         self._guests.met(guest, origin, message)
@@ -387,7 +382,7 @@ class Hub:
         return member
 
     def _deliver(self, sender: Member, origin: bytes, message: zmq.Frame) -> None:
-        if not self.members.may_deliver(sender, self._turn):
+        if not sender.delivered.allows(self._turn):
             self.counters.hasty += 1
             text = f"more than {self.members.limits.own_rate} messages per second to {self.name}"
             self._tell(sender, origin, ErrorCode.LIMIT, text, "1 §2.7")
@@ -454,7 +449,7 @@ class Hub:
     def _tell(
         self, member: Member, address: bytes, code: ErrorCode, text: str, rule: str, peer: NodeId = NodeId("")
     ) -> None:
-        if not self.members.may_tell(member, self._turn):
+        if not member.told.allows(self._turn):
             self.counters.untold += 1
             self._stem(member)
             return
@@ -468,18 +463,18 @@ class Hub:
             self._watch.tell_shunned(sender.node)
 
     def _show_out(self, guest: Guest) -> None:
-        """Reach and relay to a participant no more, and lose the session with it: its key is not authorized any more."""
-        member = self.members.users.get(guest.name)
-        if member is not None and member.origin and member.origin not in guest.connections:
-            return  # it is here with another key
-        self.unbind(guest.name)
+        """Reach and relay to a participant no more whose connections were ended, unless it is here with another key."""
+        for origin in guest.connections:
+            self.members.lose(origin)
+
+    def _revoked(self, name: NodeId) -> None:
+        """A name's key is not authorized any more: lose it, and have everybody told."""
+        self.unbind(name)
+        self._meetings.forget(name)
         if self._endpoint is not None:
             self._endpoint.begin(local_time_ns(), f"{self.name}:keys")
-            self._endpoint.introductions.revoke(guest.name)
+            self._endpoint.introductions.revoke(name)
         self.drained()
-
-    def _peer_up(self, _peer: NodeId) -> None:
-        self.bind_current()
 
     def _peer_lost(self, peer: NodeId, loss: Loss, _why: str) -> None:
         self.unbind(peer, leaving=loss is Loss.LEFT)

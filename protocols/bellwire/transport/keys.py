@@ -20,6 +20,7 @@ from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import BROKER, NodeId, node_id
 from bellwire.protocols.introductions import Introductions
 from bellwire.protocols.messages import Role
+from bellwire.transport.key_folder import KeyFolder
 
 PUBLIC_SUFFIX = ".key"
 SECRET_SUFFIX = ".key_secret"
@@ -141,13 +142,14 @@ def load_public(path: Path) -> PublicKey:
     return PublicKey(name=name, role=role, public=public)
 
 
-_Mark = tuple[int, int, int]
-
-
 class KeysCapable(Protocol):
-    """Whoever knows which keys are let in, and under which names."""
+    """Whoever knows which keys are let in, and under which names.
+
+    `names` has those that are read from somewhere: another table whenever it was found to have changed.
+    """
 
     problems: dict[Path, str]
+    names: dict[NodeId, PublicKey]
 
     def lookup(self, public: bytes) -> PublicKey | None:
         """Whose key it is (32 bytes), or `None` when it is a stranger's."""
@@ -168,6 +170,7 @@ class IntroducedKeys:
     def __init__(self, introductions: Introductions) -> None:
         """Let in whoever is known there now."""
         self.problems: dict[Path, str] = {}
+        self.names: dict[NodeId, PublicKey] = {}
         self._introductions = introductions
 
     def lookup(self, public: bytes) -> PublicKey | None:
@@ -197,9 +200,9 @@ class AuthorizedKeys:
         """
         self.directory = directory
         self.problems: dict[Path, str] = {}
-        self._seen: dict[str, _Seen] = {}
+        self.names: dict[NodeId, PublicKey] = {}
+        self._folder = KeyFolder(directory, PUBLIC_SUFFIX, "authorized keys", _authorized)
         self._keys: dict[bytes, tuple[str, PublicKey]] = {}
-        self._names: dict[NodeId, PublicKey] = {}
         self._scan()
         for problem in self.problems.values():
             raise ConfigError(problem)
@@ -218,7 +221,7 @@ class AuthorizedKeys:
         if found is None:
             return None
         name, key = found
-        return key if self._seen[name].mark == _mark(self.directory / name) else self.lookup(public)
+        return key if self._folder.is_unchanged(name) else self.lookup(public)
 
     def known(self, public: bytes) -> PublicKey | None:
         """Whose key it was when the directory was last read."""
@@ -227,12 +230,12 @@ class AuthorizedKeys:
 
     def role_of(self, name: NodeId) -> Role | None:
         """The role that stands with a participant's key, or `None` for a stranger. What its hello says does not count."""
-        key = self._names.get(name)
+        key = self.names.get(name)
         return None if key is None else key.role
 
     def key_of(self, name: NodeId) -> bytes | None:
         """A participant's public key (32 bytes), or `None` for a stranger."""
-        key = self._names.get(name)
+        key = self.names.get(name)
         return None if key is None else key.public
 
     def refresh(self) -> str | None:
@@ -245,55 +248,10 @@ class AuthorizedKeys:
         return None
 
     def _scan(self) -> None:
-        marks: dict[str, _Mark] = {}
-        try:
-            mode = self.directory.stat().st_mode
-            with os.scandir(self.directory) as entries:
-                for entry in entries:
-                    if entry.name.endswith(PUBLIC_SUFFIX) and (mark := _mark(entry)) is not None:
-                        marks[entry.name] = mark
-        except FileNotFoundError:
-            raise ConfigError(f"{self.directory}: no such directory of authorized keys") from None
-        except OSError as error:
-            raise ConfigError(f"{self.directory}: cannot read authorized keys: {error.strerror}") from None
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise ConfigError(f"{self.directory}: everybody may add authorized keys to it: chmod o-w it")
-        former, self._seen = self._seen, {}
-        for name in sorted(marks):
-            known = former.get(name)
-            if known is None or known.mark != marks[name]:
-                known = _seen(self.directory / name, marks[name])
-            self._seen[name] = known
-        self.problems = {self.directory / name: each.problem for name, each in self._seen.items() if each.problem}
-        if self._seen != former:
-            listed = [(name, each.key) for name, each in self._seen.items() if each.key is not None]
-            self._keys = {key.public: (name, key) for name, key in listed}
-            self._names = {key.name: key for _, key in listed}
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A file as it was when it was read: its marks, and the key in it or what is wrong with it."""
-
-    mark: _Mark
-    key: PublicKey | None
-    problem: str = ""
-
-
-def _mark(file: Path | os.DirEntry[str]) -> _Mark | None:
-    """What tells a file from what it was before; `None` when there is none."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _seen(path: Path, mark: _Mark) -> _Seen:
-    try:
-        return _Seen(mark, _authorized(path))
-    except ConfigError as error:
-        return _Seen(mark, None, str(error))
+        if self._folder.scan():
+            self._keys = {key.public: (name, key) for name, key in self._folder.keys.items()}
+            self.names = {key.name: key for key in self._folder.keys.values()}
+        self.problems = self._folder.problems
 
 
 def _authorized(path: Path) -> PublicKey:

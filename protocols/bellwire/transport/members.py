@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_PEERS
-
-TURN_NS = 100_000_000
-"""Rates are held by counting within stretches of this length."""
-
-_TURNS_PER_S = 1_000_000_000 // TURN_NS
+from bellwire.transport.rates import TURNS_PER_S, Rate
 
 FLOOD = 10_000
 """Messages within a stretch that are a flood, where they are twice a client's rate too: dropping them takes a hub's time."""
@@ -34,8 +30,8 @@ class HubLimits:
     def __post_init__(self) -> None:
         if self.queue < 1:
             raise ValueError("queue must be at least 1")
-        if min(self.rate, self.own_rate, self.error_rate) < _TURNS_PER_S:
-            raise ValueError(f"rates must be at least {_TURNS_PER_S} per second")
+        if min(self.rate, self.own_rate, self.error_rate) < TURNS_PER_S:
+            raise ValueError(f"rates must be at least {TURNS_PER_S} per second")
 
 
 BROKER_LIMITS = HubLimits(own_rate=1_000)
@@ -69,23 +65,18 @@ class Member:
     """One client by its name.
 
     `origin` is the connection that it is bound to, empty when it is bound to none, and `user` is what was proved there; `odd`
-    says that it has sent a wrong number of frames.
+    says that it has sent a wrong number of frames. `relayed`, `delivered` and `told` count what it wants relayed, what it
+    sends to the owner, and the errors that it is told.
     """
 
     node: NodeId
     name: bytes
+    relayed: Rate
+    delivered: Rate
+    told: Rate
     user: str = ""
     origin: bytes = b""
     odd: bool = False
-    turn: int = -1
-    relayed: int = 0
-    delivered: int = 0
-    told: int = 0
-
-    def begin(self, turn: int) -> None:
-        """Begin to count anew."""
-        self.turn = turn
-        self.relayed = self.delivered = self.told = 0
 
 
 @dataclass(slots=True)
@@ -110,7 +101,9 @@ class Members:
         if member is None:
             if len(self.users) >= MAX_PEERS:
                 self._make_room()
-            member = self.users[node] = Member(node, node.encode())
+            limits = self.limits
+            rates = Rate(limits.rate), Rate(limits.own_rate), Rate(limits.error_rate)
+            member = self.users[node] = Member(node, node.encode(), *rates)
         return member
 
     def bind(self, member: Member, origin: bytes, user: str) -> None:
@@ -142,28 +135,9 @@ class Members:
     def _strangers(self) -> Iterator[NodeId]:
         return (node for node, member in self.users.items() if not member.origin)
 
-    def may_relay(self, member: Member, turn: int) -> bool:
-        """Count a message that a client wants relayed; `False` when it is over its rate."""
-        if member.turn != turn:
-            member.begin(turn)
-        member.relayed += 1
-        return member.relayed * _TURNS_PER_S <= self.limits.rate
-
-    def may_deliver(self, member: Member, turn: int) -> bool:
-        """Count a message from a client to the owner; `False` when it is over its rate."""
-        if member.turn != turn:
-            member.begin(turn)
-        member.delivered += 1
-        return member.delivered * _TURNS_PER_S <= self.limits.own_rate
-
     def is_flooding(self, member: Member) -> bool:
         """Whether so much came from a client in this stretch that dropping it is what holds up the others."""
-        came = member.relayed + member.delivered + member.told
-        return came > max(FLOOD, 2 * self.limits.rate // _TURNS_PER_S)
-
-    def may_tell(self, member: Member, turn: int) -> bool:
-        """Count an error to be told to a client; `False` when it has been told enough."""
-        if member.turn != turn:
-            member.begin(turn)
-        member.told += 1
-        return member.told * _TURNS_PER_S <= self.limits.error_rate
+        rates = (member.relayed, member.delivered, member.told)
+        turn = max(rate.turn for rate in rates)
+        came = sum(rate.count for rate in rates if rate.turn == turn)
+        return came > max(FLOOD, 2 * self.limits.rate // TURNS_PER_S)

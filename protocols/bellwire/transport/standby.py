@@ -8,6 +8,7 @@ from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.moves import meet_anew
 from bellwire.protocols.session import Loss
+from bellwire.protocols.timers import Timer
 from bellwire.transport.connection import Connection
 from bellwire.transport.driver import Driver
 
@@ -19,15 +20,31 @@ def follow_standby(
     server: NodeId,
     moved: Callable[[str], None] | None = None,
 ) -> None:
-    """Meet the server anew wherever the connection goes, and have it go on from a server that is silent.
+    """Meet the server anew wherever the connection goes, and have it go on from a server that is silent or takes nobody.
 
     `moved` is told the endpoint that it went to.
     """
+    patience: Timer | None = None
+
+    def wait(now_ns: int) -> None:
+        nonlocal patience
+        if patience is not None:
+            patience.cancel()
+        patience = endpoint.timers.at(now_ns + endpoint.settings.liveness_ns, look) if connection.connected else None
+
+    def look() -> None:
+        # It was greeted all the while, and did not answer or refused every time.
+        if connection.connected and not endpoint.is_up(server):
+            connection.turn()
 
     def lost(peer: NodeId, loss: Loss, _why: str) -> None:
         # Without a connection it is on its way already, and this loss comes of that.
-        if peer == server and loss is Loss.SILENT and connection.connected:
+        if peer != server or not connection.connected:
+            return
+        if loss is Loss.SILENT:
             connection.turn()
+        else:
+            wait(endpoint.now_ns)
 
     def meet(now_ns: int) -> None:
         endpoint.begin(now_ns)
@@ -36,4 +53,5 @@ def follow_standby(
             moved(connection.endpoint)
 
     endpoint.on_peer_lost.append(lost)
+    connection.on_changed = lambda _stands: driver.stimulate(wait)
     connection.moved = lambda: driver.stimulate(meet)

@@ -136,13 +136,28 @@ def test_sites_are_read_and_followed(tmp_path: Path, keys: KeyPair) -> None:
     assert sites.refresh()
     assert sites.keys == {"north": keys.public, "south": south.public}
     assert not sites.refresh()
-    (folder / "south.key").write_text("spoilt")
-    with pytest.raises(ConfigError, match=r"south\.key"):
-        sites.refresh()
-    assert sites.keys == {"north": keys.public, "south": south.public}
+    assert sites.problems == ()
     (folder / "south.key").unlink()
     assert sites.refresh()
     assert sites.keys == {"north": keys.public}
+
+
+def test_site_that_is_taken_out_is_forgotten_though_another_file_is_malformed(tmp_path: Path, keys: KeyPair) -> None:
+    folder = tmp_path / "sites"
+    for name in ("south", "west", "east"):
+        generate(tmp_path / name, BROKER, Role.BROKER)
+        site(folder, name, tmp_path / name / "broker.key")
+    sites = Sites("north", keys, folder)
+    (folder / "west.key").write_text("spoilt")
+    (folder / "south.key").unlink()
+    assert sites.refresh()
+    assert set(sites.keys) == {"north", "east"}
+    (problem,) = sites.problems
+    assert "west.key" in problem
+    folder.rename(tmp_path / "aside")
+    with pytest.raises(ConfigError, match="no such directory of keys of sites"):
+        sites.refresh()
+    assert set(sites.keys) == {"north", "east"}, "while the folder cannot be read nobody is sent away"
 
 
 @pytest.mark.parametrize("what", ["missing", "an agent's key", "own key elsewhere", "another key here", "writable"])

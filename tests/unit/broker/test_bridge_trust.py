@@ -82,6 +82,14 @@ def test_stranger_without_a_key_is_refused(net: Net, sites: tuple[Local, Local],
     assert north.bridge.counters.refused == 1
 
 
+def test_key_that_is_none_keeps_no_other_one_in_force(net: Net, sites: tuple[Local, Local]) -> None:
+    """South is taken out while what is there for west can be shared with nobody."""
+    north, _ = sites
+    with pytest.raises(ValueError, match="the key of west is none"):
+        north.seals.know({"north": net.keys["north"][0], "west": bytes(32)})
+    assert north.seals.sites == ("north",)
+
+
 def test_header_that_was_changed_is_refused(net: Net, sites: tuple[Local, Local]) -> None:
     """The token in the header is what makes an envelope count, and the seal covers it."""
     north, south = sites

@@ -36,6 +36,8 @@ def as_json(value: Any) -> Any:
     """What `msgpack` has read, as JSON writes it: octets in Base64."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
+    if isinstance(value, list):
+        return [as_json(each) for each in value]
     return {name: as_json(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 

@@ -100,6 +100,7 @@ class Host:
         limits: HubLimits | None = None,
         insecure: bool = False,
         clock: Callable[[], int] = local_time_ns,
+        meet: Callable[[NodeId, NodeId], None] | None = None,
     ) -> None:
         self.delivered: list[tuple[NodeId, bytes]] = []
         self.reports: asyncio.Queue[str] = asyncio.Queue()
@@ -117,6 +118,7 @@ class Host:
             limits=limits,
             insecure=insecure,
             clock=clock,
+            meet=meet,
         )
         self.hub.follow(self.core)
         self.driver = Driver(self.core, self.hub.send)
@@ -199,9 +201,10 @@ class Yard:
         epoch: int = 1_000,
         limits: HubLimits | None = None,
         clock: Callable[[], int] = local_time_ns,
+        meet: Callable[[NodeId, NodeId], None] | None = None,
     ) -> Host:
         """A hub that listens."""
-        host = Host(self.keys, bind=bind, relay=relay, epoch=epoch, limits=limits, clock=clock)
+        host = Host(self.keys, bind=bind, relay=relay, epoch=epoch, limits=limits, clock=clock, meet=meet)
         self._open.append(host)
         await host.hub.start()
         return host

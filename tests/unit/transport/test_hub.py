@@ -80,7 +80,7 @@ async def test_stranger_is_refused_and_counted_and_both_sides_say_so(yard: Yard)
     )
     refusal = await asyncio.wait_for(host.reports.get(), PATIENCE_S)
     assert refusal == "broker refused a connection from 127.0.0.1 with a key that is not authorized"
-    assert host.hub.refused == 1
+    assert host.hub.gatekeeper.refused == 1
     assert not client.connection.connected
     assert not host.delivered
 

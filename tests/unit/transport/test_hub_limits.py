@@ -14,12 +14,11 @@ from bellwire.protocols.limits import MAX_PEERS
 from bellwire.protocols.messages import SessionWelcome
 from bellwire.transport.addresses import is_loopback
 from bellwire.transport.connection import MAX_WAITING, RECONNECT_MS, Connection
-from bellwire.transport.members import TURN_NS, HubLimits, Members
+from bellwire.transport.members import HubLimits, Members
+from bellwire.transport.rates import TURN_NS, TURNS_PER_S
 
 if TYPE_CHECKING:
     from .conftest import Keys, Yard
-
-TURNS_PER_S = 1_000_000_000 // TURN_NS
 
 
 class Clock:

@@ -60,6 +60,20 @@ async def test_message_that_nobody_has_room_for_is_told_with_its_receiver(yard: 
     assert (message.code, message.peer) == (ErrorCode.LIMIT, FAR)
 
 
+@pytest.mark.parametrize("answer", [None, ErrorCode.NO_ROUTE])
+async def test_only_who_is_known_elsewhere_is_met(yard: Yard, answer: ErrorCode | None) -> None:
+    """A member that names ten thousand who do not exist has nobody forgotten whom others have met."""
+    met: list[tuple[NodeId, NodeId]] = []
+    host = await yard.host(meet=lambda *pair: met.append(pair))
+    host.hub.elsewhere = Elsewhere(answer)
+    alice = await yard.greeted(host, "alice")
+    alice.say("far", b"off")
+    alice.say("alice", b"turn")
+    while await alice.hear() != ("alice", b"turn"):
+        pass
+    assert met == ([(ALICE, FAR)] if answer is None else [])
+
+
 async def test_messages_elsewhere_count_towards_their_senders_rate(yard: Yard) -> None:
     host = await yard.host(limits=HubLimits(rate=10), clock=lambda: 0)
     elsewhere = host.hub.elsewhere = Elsewhere()
@@ -156,6 +170,37 @@ async def test_connection_leaves_a_broker_that_is_connected_and_silent(yard: Yar
     assert await alice.up() == first.hub.endpoint
     first.driver.close()
     assert await alice.up() == second.hub.endpoint
+    await alice.close()
+
+
+async def test_connection_leaves_a_broker_that_never_answered(yard: Yard) -> None:
+    first, second = await yard.host(), await yard.host()
+    first.driver.close()
+    alice = Mover(yard.keys, first.hub.endpoint, second.hub.endpoint)
+    assert await alice.up() == second.hub.endpoint
+    await alice.close()
+
+
+async def test_connection_leaves_a_broker_that_refuses_its_greeting(yard: Yard) -> None:
+    """As one that is full (LIMIT) does; here one that knows Alice for a station."""
+    first, second = await yard.host(), await yard.host()
+    first.core.known_roles.expect(ALICE, Role.STATION)
+    alice = Mover(yard.keys, first.hub.endpoint, second.hub.endpoint)
+    assert await alice.up() == second.hub.endpoint
+    assert not first.core.is_up(ALICE)
+    await alice.close()
+
+
+async def test_connection_stays_with_a_broker_that_answers(yard: Yard) -> None:
+    first, second = await yard.host(), await yard.host()
+    first.core.settings = QUICK
+    alice = Mover(yard.keys, first.hub.endpoint, second.hub.endpoint)
+    assert await alice.up() == first.hub.endpoint
+    waited = asyncio.Event()
+    alice.core.timers.at(alice.core.now_ns + 2 * QUICK.liveness_ns, waited.set)
+    await asyncio.wait_for(waited.wait(), PATIENCE_S)
+    assert alice.connection.endpoint == first.hub.endpoint
+    assert alice.losses.empty()
     await alice.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from bellwire.protocols.errors import ErrorCode
@@ -29,6 +30,8 @@ Versions = Annotated[tuple[Annotated[int, Meta(ge=1, le=65_535)], ...], Meta(min
 Capabilities = Annotated[tuple[Name, ...], Meta(max_length=64)]
 Endpoints = Annotated[tuple[EndpointField, ...], Meta(max_length=MAX_ENDPOINTS)]
 Peers = Annotated[tuple[Node, ...], Meta(max_length=MAX_REPORTED_PEERS)]
+
+PublicKey = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
 
 INTRODUCTIONS = "introductions"
 """The capability of a broker that introduces everybody before it relays (spec 1 §4.7)."""
@@ -97,7 +100,7 @@ class SessionIntroduction(Message, frozen=True, kw_only=True, tag="session.intro
 
     node: Node
     role: Role
-    public_key: Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+    public_key: PublicKey
     incarnation: Annotated[Epoch, Meta(ge=1, le=INT64_MAX)]
     endpoints: Endpoints = ()
 
@@ -106,6 +109,21 @@ class SessionRevocation(Message, frozen=True, kw_only=True, tag="session.revocat
     """The broker says that a participant's key is not authorized any more."""
 
     node: Node
+
+
+class Acquaintance(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who was introduced: a name, and the CURVE public key that stood for it."""
+
+    node: Node
+    public_key: PublicKey
+
+
+class SessionKnown(Request, frozen=True, kw_only=True, tag="session.known"):
+    """To the broker: some of those who were introduced to the sender, by this broker or by another one before it."""
+
+    answered_by = (SessionAck,)
+
+    known: Annotated[tuple[Acquaintance, ...], Meta(max_length=MAX_REPORTED_PEERS)]
 
 
 class SessionFence(Message, frozen=True, kw_only=True, tag="session.fence"):
