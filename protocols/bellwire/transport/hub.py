@@ -27,7 +27,7 @@ from bellwire.transport.meetings import Meetings
 from bellwire.transport.members import TURN_NS, HubCounters, HubLimits, Member, Members
 from bellwire.transport.reader import LINGER_MS, PINGS, Pings, Reader, bare_send
 
-MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
+MAX_WIRE_BYTES = 4 * MAX_MESSAGE_BYTES
 """A longer frame ends the connection that it came on, before it is taken in."""
 
 HANDSHAKE_MS = 10_000
