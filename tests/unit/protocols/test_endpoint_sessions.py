@@ -370,7 +370,9 @@ def test_close_while_a_kept_session_is_down_fails_what_waits_and_sends_nothing_m
 # The broker's word (1 §6.3).
 
 
-def test_no_route_from_the_broker_makes_a_session_greet_again() -> None:
+@pytest.mark.parametrize("direct", [False, True])
+def test_no_route_from_the_broker_makes_a_session_greet_again_unless_its_peer_is_reached_directly(direct: bool) -> None:
+    """What goes directly goes on: it is about something that was sent by way of the broker before (1 §6.3)."""
     wire = Wire()
     alice, _ = pair(wire)
     broker = wire.join(BROKER, role=Role.BROKER)
@@ -378,26 +380,14 @@ def test_no_route_from_the_broker_makes_a_session_greet_again() -> None:
     alice.ask()
     wire.run(100 * MS)
     error = SessionError(epoch=broker.epoch, code=ErrorCode.NO_ROUTE, peer=BOB, text="bob is not connected")
+    alice.endpoint.is_direct = lambda peer: direct and peer == BOB
     alice.endpoint.receive(BROKER, CODEC.encode(error), wire.now_ns)
-    assert alice.endpoint.sessions[BOB].state is SessionState.GREETING
+    session = alice.endpoint.sessions[BOB]
+    assert session.state is (SessionState.UP if direct else SessionState.GREETING)
+    assert session.hint == ("" if direct else "bob is not connected")
     wire.run(100 * MS)
     assert alice.endpoint.is_up(BOB)
     assert alice.lost == []
-
-
-def test_no_route_of_a_peer_that_is_reached_directly_is_ignored() -> None:
-    """It is about what was sent before, by way of the broker: the end of the relayed stretch, most likely."""
-    wire = Wire()
-    alice, _ = pair(wire)
-    broker = wire.join(BROKER, role=Role.BROKER)
-    alice.endpoint.keep_session(BROKER)
-    alice.ask()
-    wire.run(100 * MS)
-    alice.endpoint.is_direct = lambda peer: peer == BOB
-    error = SessionError(epoch=broker.epoch, code=ErrorCode.NO_ROUTE, peer=BOB, text="bob is not connected")
-    alice.endpoint.receive(BROKER, CODEC.encode(error), wire.now_ns)
-    assert alice.endpoint.is_up(BOB)
-    assert alice.endpoint.sessions[BOB].hint == ""
 
 
 def test_error_for_people_is_counted_and_kept() -> None:
