@@ -118,6 +118,16 @@ async def test_session_goes_on_when_the_broker_dies(net: DirectNet) -> None:
     assert {peer for peer, _ in alice.losses + bob.losses} == {BROKER}
 
 
+async def test_broker_that_missed_a_peer_does_not_disturb_the_session_that_goes_directly(net: DirectNet) -> None:
+    """Spec 1 §6.3: the end of the relayed stretch found nobody, for example."""
+    alice, _ = await met(net)
+    hellos = dict(alice.core.sessions[BOB].hellos)
+    net.broker.hub.tell_missed(ALICE, BOB, ErrorCode.NO_ROUTE)
+    await alice.ask(BROKER)
+    assert alice.core.is_up(BOB)
+    assert alice.core.sessions[BOB].hellos == hellos
+
+
 async def test_peer_that_cannot_be_reached_is_relayed_to(net: DirectNet) -> None:
     """Neither listens where it says: a firewall, or an address behind NAT."""
     with socket.socket() as closed:
