@@ -8,13 +8,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from direct_net import DirectNet, Peer
+from direct_net import SETTINGS, DirectNet, Peer
+from loopback import KeyRing
 
+from bellwire.agent.brain import AgentBrain
+from bellwire.agent.driver import NodeDaemon
+from bellwire.backends.mock import MockBackend
+from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.messages import GateDone, Role, SessionIntroduction
+from bellwire.protocols.path import DirectSettings
 from bellwire.protocols.session import Loss
-from bellwire.transport.clock import local_time_ns
+from bellwire.transport.clock import local_time_ns, new_epoch
 from bellwire.transport.connection import Connection
 from bellwire.transport.keys import generate, load_secret, revoke
 
@@ -77,6 +83,8 @@ async def test_revoked_participant_loses_its_direct_connections_too(net: DirectN
     revoke(gone, net.keys)
     await peers[left].until(lambda: not peers[left].core.is_up(gone))
     assert not peers[left].paths.is_direct(gone)
+    assert not peers[left].direct._accepted
+    assert not peers[left].direct._dialled
     await peers[gone].directly(left, wanted=False)
     for asker, peer in ((gone, left), (left, gone)):
         answer = await peers[asker].ask(peer)
@@ -108,6 +116,16 @@ async def test_session_goes_on_when_the_broker_dies(net: DirectNet) -> None:
     await alice.until(lambda: alice.core.is_up(BROKER))
     assert isinstance(await alice.ask(BOB), GateDone)
     assert {peer for peer, _ in alice.losses + bob.losses} == {BROKER}
+
+
+async def test_broker_that_missed_a_peer_does_not_disturb_the_session_that_goes_directly(net: DirectNet) -> None:
+    """Spec 1 §6.3: the end of the relayed stretch found nobody, for example."""
+    alice, _ = await met(net)
+    hellos = dict(alice.core.sessions[BOB].hellos)
+    net.broker.hub.tell_missed(ALICE, BOB, ErrorCode.NO_ROUTE)
+    await alice.ask(BROKER)
+    assert alice.core.is_up(BOB)
+    assert alice.core.sessions[BOB].hellos == hellos
 
 
 async def test_peer_that_cannot_be_reached_is_relayed_to(net: DirectNet) -> None:
@@ -149,6 +167,35 @@ async def test_participant_without_direct_connections_is_relayed_to(net: DirectN
     for asker, peer in ((alice, BOB), (bob, ALICE)):
         assert isinstance(await asker.ask(peer), GateDone)
     assert not alice.paths.is_direct(BOB)
+
+
+async def test_agent_that_starts_before_its_network_says_where_it_listens_once_it_is_there(net: DirectNet) -> None:
+    """Spec 1 §4.7: it listens at every address, and there was no way to the first broker of its list."""
+    keys = KeyRing(net.keys)
+    daemon = NodeDaemon(
+        AgentBrain(
+            Endpoint(ALICE, Role.AGENT, new_epoch(), settings=SETTINGS, clock=BROKER),
+            [],
+            application_timeout_ns=1_000_000_000,
+            draw=lambda: 0.0,
+        ),
+        MockBackend(),
+        broker_endpoint=("tcp://255.255.255.255:1", net.address),
+        broker_key=keys.public(BROKER).public,
+        keys=keys.make(ALICE, Role.AGENT),
+        direct=DirectSettings(listen="tcp://0.0.0.0:0"),
+    )
+    bob = await net.join(BOB)
+    await daemon.start()
+    try:
+        assert daemon.brain.endpoint.endpoints == ()
+        await asyncio.wait_for(daemon.wait_ready(), 20)
+        known = net.broker.core.sessions[ALICE].endpoints
+        assert [endpoint.rpartition(":")[0] for endpoint in known] == ["tcp://127.0.0.1"]
+        await bob.ask(ALICE)
+        await bob.directly(ALICE)
+    finally:
+        await daemon.close()
 
 
 async def test_stranger_is_refused_by_a_listening_agent(net: DirectNet) -> None:

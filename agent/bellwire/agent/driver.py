@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.endpoint import Endpoint
@@ -27,6 +27,9 @@ from bellwire.transport.keys import KeyPair
 from bellwire.transport.standby import follow_standby
 from bellwire.transport.time_offer import TimeOffer, own_address
 from bellwire.transport.time_socket import TimeSocket
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BACKEND_CLOSE_S: Final = 0.5
 """How long a backend may take to close. A daemon ends within a second."""
@@ -105,6 +108,7 @@ class NodeDaemon:
             self._deliver,
             drained=self._drained,
             report=self._report,
+            on_changed=self._note_connection,
         )
         self._connection = connection
         self._driver = self._make_driver(connection)
@@ -124,17 +128,23 @@ class NodeDaemon:
     def _make_driver(self, connection: Connection) -> Driver:
         """Drive the node over the broker's connection, and over direct ones if they are wanted."""
         endpoint, settings = self.brain.endpoint, self._direct_settings
+        serve_status(endpoint)
         if settings is None:
-            serve_status(endpoint, lambda _: False)
             send = noting_departures(connection.send, endpoint, self._clock)
             return Driver(self.node, send, self._clock, self._hand_over)
         paths = Paths(self.node, endpoint)
-        serve_status(endpoint, paths.is_direct)
         direct = Direct(paths, endpoint, self._keys, settings, connection.send, clock=self._clock, report=self._report)
-        send = noting_departures(direct.send, endpoint, self._clock)
-        direct.driver = Driver(paths, send, self._clock, self._hand_over)
+        direct.driver = Driver(paths, direct.send, self._clock, self._hand_over)
         self._direct = direct
         return direct.driver
+
+    @property
+    def tallies(self) -> dict[str, DataclassInstance]:
+        """What is counted, by whose it is."""
+        tallies: dict[str, DataclassInstance] = {"endpoint": self.brain.endpoint.counters}
+        if self._connection is not None:
+            tallies["connection"] = self._connection.counters
+        return tallies if self._direct is None else {**tallies, **self._direct.tallies}
 
     async def wait_ready(self) -> None:
         """Wait until the broker, the backend and the network's time are there."""
@@ -275,6 +285,10 @@ class NodeDaemon:
     def _tell(self, text: str) -> None:
         if self._report is not None:
             self._report(text)
+
+    def _note_connection(self, stands: bool) -> None:
+        if stands and self._direct is not None and self._connection is not None:
+            self._direct.advertise(self._connection.endpoint)
 
     def _note_broker(self, peer: NodeId, up: bool) -> None:
         if peer == BROKER:

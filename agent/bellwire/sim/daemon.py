@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import Epoch, NodeId
@@ -18,6 +18,9 @@ from bellwire.transport.clock import host_clock, local_time_ns, new_epoch
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import AuthorizedKeys, KeyPair
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class WorldDaemon:
@@ -52,12 +55,18 @@ class WorldDaemon:
         self.hub.follow(endpoint)
         self.server = WorldServer(endpoint, world, host_clock=host_clock())
         self.driver = Driver(self.server, self.hub.send, clock)
+        self._core = endpoint
         self._closing = asyncio.Event()
 
     @property
     def endpoint(self) -> str:
         """The address that nodes connect to, once started."""
         return self.hub.endpoint
+
+    @property
+    def tallies(self) -> dict[str, DataclassInstance]:
+        """What is counted, by whose it is."""
+        return {"endpoint": self._core.counters, "hub": self.hub.counters}
 
     async def start(self) -> None:
         """Listen.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,8 @@ from bellwire.shell.options import DAEMONS, ConfigFile, HealthFile, LogLevel, Un
 from bellwire.transport.members import BROKER_LIMITS, HubLimits
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from bellwire.broker.daemon import BrokerDaemon
 
 app = typer.Typer()
@@ -120,6 +123,10 @@ class _ReadyBroker:
         self._readiness = readiness
         self.run = daemon.run
         self.close = daemon.close
+
+    @property
+    def tallies(self) -> Mapping[str, DataclassInstance]:
+        return self._daemon.tallies
 
     async def start(self) -> None:
         await self._daemon.start()

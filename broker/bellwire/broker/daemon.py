@@ -29,6 +29,8 @@ from bellwire.transport.members import BROKER_LIMITS, HubLimits
 from bellwire.transport.time_offer import TimeOffer
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from bellwire.broker.bridge_daemon import BridgeConfig, BridgeDaemon
 
 INSECURE = "INSECURE: nothing is encrypted, no key is asked for, and whoever connects has the name that it claims"
@@ -115,6 +117,12 @@ class BrokerDaemon:
     def endpoint(self) -> str:
         """Where it listens, with the port that it was given."""
         return self.hub.endpoint
+
+    @property
+    def tallies(self) -> dict[str, DataclassInstance]:
+        """What is counted, by whose it is."""
+        tallies: dict[str, DataclassInstance] = {"endpoint": self.core.counters, "hub": self.hub.counters}
+        return tallies if self.bridge is None else {**tallies, "bridge": self.bridge.core.counters}
 
     async def start(self) -> None:
         """Listen.

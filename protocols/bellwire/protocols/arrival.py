@@ -6,8 +6,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
+from bellwire.protocols.counters import Counters
 from bellwire.protocols.ids import Epoch
-from bellwire.protocols.limits import MAX_HELD_MESSAGES
+from bellwire.protocols.limits import MAX_HELD_BYTES, MAX_HELD_MESSAGES
 from bellwire.protocols.machine import Machine, Row
 from bellwire.protocols.messages import FencePart
 
@@ -56,33 +57,41 @@ class Arrival(Machine[ArrivalState, ArrivalInput]):
         (_S.HOLDING, _I.FULL): Row(_S.FLOWING, "advance", "1 §4.8"),
     }
 
-    def __init__(self, epoch: Epoch, deliver: Callable[[bytes], None], patience: Callable[[Arrival], None]) -> None:
-        """`deliver` takes messages in order; `patience` is called when some begin to be held, and calls `due` later."""
+    def __init__(
+        self,
+        epoch: Epoch,
+        deliver: Callable[[bytes], None],
+        patience: Callable[[Arrival], None],
+        counters: Counters,
+    ) -> None:
+        """`deliver` takes messages that were held; `patience` is called when some begin to be, and calls `due` later."""
         super().__init__()
         self.epoch = epoch
         self.stretch = 0
         self.newest = 0
         """The last stretch that is known to have begun."""
-        self.late = 0
+        self._counters = counters
         self._deliver = deliver
         self._patience = patience
         self._streams: dict[int, int] = {RELAY: 0}
         self._held: dict[int, list[bytes]] = {}
         self._ends: dict[int, int] = {}
         self._count = 0
+        self._octets = 0
         self._waited = 0
         """The last stretch that is gone on with when the present patience ends."""
 
-    def take(self, path: int, data: bytes) -> None:
-        """Take a message that came on a path."""
+    def take(self, path: int, data: bytes) -> bool:
+        """Take a message that came on a path. Returns whether its turn is now; otherwise it is held, or dropped as too late."""
         stretch = self._streams.get(path, -1)
         if stretch == self.stretch:
-            self._deliver(data)
-        elif stretch < self.stretch:
-            self.late += 1
+            return True
+        if stretch < self.stretch:
+            self._counters.late += 1
         else:
             self._held[stretch].append(data)
-            self._note_held()
+            self._note_held(len(data))
+        return False
 
     def fence(self, path: int, part: FencePart, number: int) -> None:
         """Take a fence that came on a path. The same one may come again, and an earlier one says nothing."""
@@ -115,11 +124,22 @@ class Arrival(Machine[ArrivalState, ArrivalInput]):
         if self.state is ArrivalState.HOLDING:
             self.step(ArrivalInput.DUE, self._waited)
 
-    def _note_held(self) -> None:
-        """Hold no more than the limit, of messages and of stretches together."""
+    def _note_held(self, octets: int = 0) -> None:
+        """Hold no more than the limits: of messages and stretches together, and of octets."""
         self._count += 1
-        if self._count >= MAX_HELD_MESSAGES and self.state is ArrivalState.HOLDING:
-            self.step(ArrivalInput.FULL, min(self._held))
+        self._octets += octets
+        full = self._count >= MAX_HELD_MESSAGES or self._octets >= MAX_HELD_BYTES
+        if full and self.state is ArrivalState.HOLDING:
+            self.step(ArrivalInput.FULL, self._first_to_spare())
+
+    def _first_to_spare(self) -> int:
+        """The earliest stretch without which, and without those before it, what is held is within the limits."""
+        octets = self._octets
+        for stretch in sorted(self._held):
+            octets -= sum(map(len, self._held[stretch]))
+            if octets < MAX_HELD_BYTES:
+                break
+        return stretch
 
     # Actions.
 
@@ -134,6 +154,7 @@ class Arrival(Machine[ArrivalState, ArrivalInput]):
             self.stretch = number
             for stretch in sorted(each for each in self._held if each <= number):
                 for data in self._held.pop(stretch):
+                    self._octets -= len(data)
                     self._deliver(data)
             following = self._ends.pop(number, None)
             if following is None:

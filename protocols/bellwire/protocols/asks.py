@@ -94,15 +94,16 @@ class Asks:
             if ask.peer == session.peer:
                 self._transmit(number, ask, session)
 
-    def answer(self, session: Session, message: Reply) -> bool:
-        """Take an answer. Returns whether a request was waiting for it.
+    def answer(self, session: Session, message: Reply) -> None:
+        """Take an answer. One that no request waits for is counted.
 
         Raises:
             RemoteProtocolError: when it is not of a type that answers the request, which ends with PROTOCOL then.
         """
         ask = self._pending.get(message.request_id)
         if ask is None or ask.peer != session.peer:
-            return False
+            self._endpoint.counters.repeated += 1
+            return
         if isinstance(message, SessionError):
             self._conclude(message.request_id, RequestError(message.code, message.text))
         elif isinstance(message, ask.request.answered_by):
@@ -111,7 +112,6 @@ class Asks:
             text = f"{message.__struct_config__.tag} does not answer {ask.request.__struct_config__.tag}"
             self._conclude(message.request_id, RequestError(ErrorCode.PROTOCOL, text))
             raise RemoteProtocolError(text, "1 §4.4")
-        return True
 
     def lose(self, session: Session, why: str, *, epoch: Epoch | None = None, persistent: bool = False) -> None:
         """Fail what awaits an answer of a lost peer, or of one incarnation of it where `epoch` is given.

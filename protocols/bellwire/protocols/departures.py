@@ -33,7 +33,7 @@ class Departures:
         return departure
 
     def note(self, data: bytes, now_ns: int) -> None:
-        """A frame is handed to the socket now. Noted before that, so that no frame arrives before it left."""
+        """A frame is handed to the socket. The time is the one just before that, so that no frame arrives before it left."""
         departure = self.awaited.pop(data, None)
         if departure is not None:
             departure.at_ns = now_ns

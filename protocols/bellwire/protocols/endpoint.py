@@ -67,6 +67,7 @@ class Endpoint:
         self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()
+        self.is_direct: Callable[[NodeId], bool] = lambda _: False  # whether a peer is reached without the broker
         self.now_ns = 0
         self.cause_id = CauseId("")
         self.sessions: dict[NodeId, Session] = {}
@@ -252,7 +253,7 @@ class Endpoint:
             if isinstance(message, Request):
                 self.duties.take(session, message)
             elif isinstance(message, Reply):
-                self._answer(session, message)
+                self.asks.answer(session, message)
             elif isinstance(message, SessionGoodbye):
                 session.step(SessionInput.GOODBYE, Loss.LEFT, f"{peer} said goodbye: {message.reason}")
             else:
@@ -347,7 +348,7 @@ class Endpoint:
             return
         if message.code is ErrorCode.NO_ROUTE:
             unreachable = self.sessions.get(message.peer)
-            if session is None or peer != BROKER or unreachable is None:
+            if session is None or peer != BROKER or unreachable is None or self.is_direct(message.peer):
                 return
             unreachable.hint = message.text
             if unreachable.state is SessionState.UP:
@@ -362,11 +363,9 @@ class Endpoint:
         elif message.code in (ErrorCode.NO_SESSION, ErrorCode.STALE):
             session.step(SessionInput.DISOWNED)
         elif message.request_id:
-            self._answer(session, message)
-
-    def _answer(self, session: Session, message: Reply) -> None:
-        if not self.asks.answer(session, message):
-            self.counters.repeated += 1
+            self.asks.answer(session, message)
+        else:
+            self.counters.note_error(peer, message)
 
     # Sessions.
 

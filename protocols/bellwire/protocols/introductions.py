@@ -62,6 +62,16 @@ class Introductions:
         known = self._known.get(peer)
         return self._endpoint.known_roles.by_key(peer) if known is None else known.role
 
+    def offer(self, endpoints: tuple[str, ...]) -> None:
+        """Have the broker told where others may connect to: anew, when it was told otherwise."""
+        if endpoints == self._endpoint.endpoints:
+            return
+        self._endpoint.endpoints = endpoints
+        broker = self._endpoint.sessions.get(BROKER)
+        if broker is not None and broker.state is not SessionState.DOWN:
+            greeting = broker.state is SessionState.GREETING
+            broker.step(SessionInput.RETRY if greeting else SessionInput.DISOWNED)
+
     def check(self, peer: NodeId, role: Role) -> None:
         """Check the role that a peer gives itself in a greeting.
 

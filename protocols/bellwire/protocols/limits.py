@@ -26,6 +26,9 @@ MAX_MEETINGS = 65_536
 MAX_HELD_MESSAGES = 8_192
 """Messages to or from one peer that wait while its path changes."""
 
+MAX_HELD_BYTES = 8_388_608
+"""Octets of those messages."""
+
 MAX_REPORTED_PEERS = 256
 """Peers that a report names, of each kind, and those that one `session.known` names."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bellwire.protocols.arrival import RELAY, Arrival
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.ids import Epoch, NodeId, is_endpoint
+from bellwire.protocols.limits import MAX_HELD_BYTES, MAX_HELD_MESSAGES
 from bellwire.protocols.machine import Machine, Row
 from bellwire.protocols.messages import FencePart, SessionIntroduction
 from bellwire.protocols.session import NANOSECOND
@@ -127,6 +128,7 @@ class Path(Machine[PathState, PathInput]):
         """The last beginning that the peer has not said to have come."""
         self.queue: list[bytes] = []
         """What waits until the peer has said so, when the way goes back to the broker."""
+        self.queued_octets = 0
         self.dormant = False
         """The peer is lost: nothing is repeated or tried until there is something to send to it."""
         self._owner = owner
@@ -136,7 +138,8 @@ class Path(Machine[PathState, PathInput]):
         """Take what comes as from a new incarnation of the peer."""
         if self.patience is not None:
             self.patience.cancel()
-        self.arrival = Arrival(epoch, lambda data: self._owner.hand_on(self.peer, data), self._be_patient)
+        owner = self._owner
+        self.arrival = Arrival(epoch, lambda data: owner.hand_on(self.peer, data), self._be_patient, owner.counters)
         return self.arrival
 
     def _be_patient(self, arrival: Arrival) -> None:
@@ -207,19 +210,27 @@ class Path(Machine[PathState, PathInput]):
         self.number = self._owner.new_stretch()
         self._begin(FencePart.BREAK)
 
-    @property
-    def holds(self) -> bool:
-        """Whether what is to be sent has to wait.
+    def keep(self, data: bytes) -> bool:
+        """Have a frame wait until the peer has said that the last beginning came. Returns whether there was room for it.
 
         A relay may lose a fence and not what follows it, which would then be taken for a part of the stretch before.
         """
-        return self.unfenced is not None and self.path == RELAY
+        if len(self.queue) >= MAX_HELD_MESSAGES or self.queued_octets + len(data) > MAX_HELD_BYTES:
+            return False
+        self.queue.append(data)
+        self.queued_octets += len(data)
+        return True
 
     def release(self) -> None:
         """Send what has waited."""
         for data in self.queue:
             self._owner.put(self.path, self.peer, data)
+        self.forget_queue()
+
+    def forget_queue(self) -> None:
+        """Nothing waits any more."""
         self.queue.clear()
+        self.queued_octets = 0
 
     def _begin(self, part: FencePart) -> None:
         self.unfenced = self._owner.put_fence(self, self.path, part)

@@ -16,7 +16,7 @@ from bellwire.protocols.codec import CODEC, Undecodable
 from bellwire.protocols.driven import DrivenCapable
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.ids import BROKER, Epoch, NodeId
-from bellwire.protocols.limits import MAX_HELD_MESSAGES, MAX_REPORTED_PEERS
+from bellwire.protocols.limits import MAX_REPORTED_PEERS
 from bellwire.protocols.messages import (
     FencePart,
     Message,
@@ -32,6 +32,9 @@ from bellwire.protocols.timers import Timer, TimerQueue
 
 HELD: Final = -1
 """The path of a frame that is kept for now."""
+
+DROPPED: Final = -2
+"""The path of a frame for which there was no room."""
 
 _FENCE: Final = b"session.fence"
 _TYPE_AT: Final = 7
@@ -52,6 +55,9 @@ class Paths:
         """What is to be sent before anything else (`take_outbox`)."""
         self.on_changed: list[Callable[[NodeId, bool], None]] = []
         """Told of a peer whether its messages go directly from now on."""
+        self.on_dropped: list[Callable[[NodeId, int], None]] = []
+        """Told of a peer, and of the number of a direct connection to it that is a path no more."""
+        self.counters = endpoint.counters
         self._driven = driven
         self._endpoint = endpoint
         self._paths: dict[NodeId, Path] = {}
@@ -61,6 +67,7 @@ class Paths:
         self._has_forgotten = False
         self._instructions: list[Dial | HangUp] = []
         self._now_ns = endpoint.now_ns
+        endpoint.is_direct = self.is_direct
         endpoint.introductions.on_introduced.append(self._introduced)
         endpoint.introductions.on_revoked.append(lambda _: self._forget_unknown())
         endpoint.on_peer_up.append(self._peer_up)
@@ -92,17 +99,21 @@ class Paths:
     # What a transport calls.
 
     def route(self, peer: NodeId, data: bytes) -> int:
-        """The number of the path on which a frame goes to a peer; `HELD` when it is kept, and comes with the outbox later."""
+        """The number of the path on which a frame goes to a peer.
+
+        `HELD` when it is kept, and comes with the outbox later; `DROPPED` when it should be, and there was no room for it.
+        """
         way = self._paths.get(peer)
         if way is None:
             return RELAY
         if way.dormant:
             self._wake(way)
-        if not way.holds:
+        if way.unfenced is None or way.path != RELAY:
             return way.path
-        if len(way.queue) < MAX_HELD_MESSAGES:
-            way.queue.append(data)
-        return HELD
+        if way.keep(data):
+            return HELD
+        self.counters.unkept += 1
+        return DROPPED
 
     def is_direct(self, peer: NodeId) -> bool:
         """Whether messages to a peer go over a direct connection."""
@@ -116,10 +127,8 @@ class Paths:
             self._fence(path, peer, data)
             return
         way = self._paths.get(peer)
-        if way is None:
+        if way is None or way.arrival.take(path, data):
             self._driven.receive(peer, data, now_ns)
-        else:
-            way.arrival.take(path, data)
 
     def begins(self, peer: NodeId, data: bytes) -> bool:
         """Whether a frame is the fence with which a peer begins a stretch that it had not begun before."""
@@ -201,7 +210,7 @@ class Paths:
             way.step(PathInput.BROKEN, RELAY)
         way.listen_anew(epoch)
         way.unfenced = None
-        way.queue.clear()
+        way.forget_queue()
         if direct:
             self.drop(former)
             self._step(way, PathInput.BROKEN, former)
@@ -218,7 +227,8 @@ class Paths:
                 if timer is not None:
                     timer.cancel()
             self._has_forgotten = True
-            self._by_number = {path: each for path, each in self._by_number.items() if each is not way}
+            for path in [path for path, each in self._by_number.items() if each is way]:
+                self.drop(path)
 
     def _peer_up(self, peer: NodeId) -> None:
         way = self._paths.get(peer)
@@ -233,7 +243,7 @@ class Paths:
             return
         self._now_ns = self._endpoint.now_ns
         way.dormant = True
-        way.queue.clear()
+        way.forget_queue()
         if way.state is PathState.DIALLING:
             way.hang_up()
             way.step(PathInput.BROKEN, RELAY)
@@ -274,6 +284,8 @@ class Paths:
         way = self._by_number.pop(path, None)
         if way is not None:
             way.arrival.close(path)
+            for listener in self.on_dropped:
+                listener(way.peer, path)
 
     def new_stretch(self) -> int:
         """Number a stretch. No two have the same, whoever they are for."""
@@ -339,14 +351,14 @@ class Paths:
             self.repeat_later(way)
 
     def _fence(self, path: int, peer: NodeId, data: bytes) -> None:
-        way, counters = self._paths.get(peer), self._endpoint.counters
+        way = self._paths.get(peer)
         try:
             message = CODEC.decode(data)
         except Undecodable:
             self._driven.receive(peer, data, self._now_ns)  # which refuses it (spec 1 §3.1)
             return
         if way is None or message.peer_epoch != self._endpoint.epoch or message.epoch < way.arrival.epoch:
-            counters.stale += 1
+            self.counters.stale += 1
             return
         if message.epoch > way.arrival.epoch:
             self._restarted(way, message.epoch)
@@ -359,13 +371,13 @@ class Paths:
             way.release()
 
 
-def serve_status(endpoint: Endpoint, is_direct: Callable[[NodeId], bool]) -> None:
+def serve_status(endpoint: Endpoint) -> None:
     """Let an endpoint answer with whom it is in session, and which way."""
 
     def status(_peer: NodeId, _message: SessionStatus) -> SessionReport:
         up = sorted(peer for peer, session in endpoint.sessions.items() if session.state is SessionState.UP)
-        direct = [peer for peer in up if is_direct(peer)]
-        relayed = [peer for peer in up if not is_direct(peer)]
+        direct = [peer for peer in up if endpoint.is_direct(peer)]
+        relayed = [peer for peer in up if not endpoint.is_direct(peer)]
         shown, others = direct[:MAX_REPORTED_PEERS], relayed[:MAX_REPORTED_PEERS]
         return SessionReport(direct=tuple(shown), relayed=tuple(others), unnamed=len(up) - len(shown) - len(others))
 

@@ -10,14 +10,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from bellwire.protocols.errors import BellwireError
+from bellwire.shell.tallies import TallyLog
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 CLOSE_TIMEOUT_S = 0.8
 """How long closing may take. A process that was asked to stop is gone within a second."""
@@ -27,6 +31,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 class DaemonCapable(Protocol):
     """What can be run as a process of its own."""
+
+    @property
+    def tallies(self) -> Mapping[str, DataclassInstance]:
+        """What it counts once started: dataclasses, by what they belong to. They are logged when they change."""
 
     async def start(self) -> None:
         """Begin.
@@ -130,8 +138,9 @@ async def serve_async(
             await daemon.start()
             keep_heap()
             log.info("started", name=name, pid=os.getpid())
-            running = asyncio.ensure_future(daemon.run())
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            with TallyLog(name, daemon.tallies):
+                running = asyncio.ensure_future(daemon.run())
+                await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
             readiness.set(False)

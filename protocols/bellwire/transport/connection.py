@@ -88,13 +88,15 @@ class Connection:
         on_changed: Callable[[bool], None] | None = None,
         pings: Pings = PINGS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        counters: ConnectionCounters | None = None,
         moved: Callable[[], None] = _nothing,
     ) -> None:
         """Make a connection to the hub at `endpoint`, or to one of several there, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
         `Driver.poke`. `report` is told in one line when the hub refuses the connection. `on_changed` is told when it stands,
-        when it is gone, and when an attempt at one is over. A `context` that others use too is theirs to end. Without a
+        when it is gone, and when an attempt at one is over. A `context` that others use too is theirs to end, and
+        `counters` may be those of others too. Without a
         `server_key` the hub is an insecure one: nothing is encrypted, and nobody proves a name. `random` spreads the attempts
         to connect again: of many that lose one hub, no two come back at the same time. `moved()` is called when it has
         gone to another endpoint, where nothing is known of what was said at the one before.
@@ -105,7 +107,7 @@ class Connection:
         self.on_changed = on_changed
         self.deliver = deliver
         self.drained = drained
-        self.counters = ConnectionCounters()
+        self.counters = ConnectionCounters() if counters is None else counters
         self.connected = False
         self._keys = keys
         self._tell = Once(report)

@@ -21,10 +21,11 @@ from bellwire.protocols.paths import HELD, Paths
 from bellwire.protocols.session import SessionSettings
 from bellwire.transport.addresses import host_and_port
 from bellwire.transport.clock import local_time_ns
-from bellwire.transport.connection import Connection
+from bellwire.transport.connection import Connection, ConnectionCounters
 from bellwire.transport.driver import Driver
 from bellwire.transport.hub import Hub
 from bellwire.transport.keys import IntroducedKeys, KeyPair
+from bellwire.transport.members import HubCounters
 from bellwire.transport.reader import Pings
 
 _EVERYWHERE = ("0.0.0.0", "*")
@@ -47,6 +48,8 @@ class Direct:
         """Join `paths` to sockets; `relay` sends by way of the broker. `report` is told of paths that change."""
         self.driver: Driver
         """Drives `paths`: to be set before `start`."""
+        self.counters = ConnectionCounters()
+        """Of the connections that this side made, together."""
         self._paths = paths
         self._endpoint = endpoint
         self._keys = keys
@@ -59,7 +62,11 @@ class Direct:
         self._hub: Hub | None = None
         self._dialled: dict[int, Connection] = {}
         self._accepted: dict[NodeId, int] = {}
+        self._departures = endpoint.departures
+        self._awaited = endpoint.departures.awaited
+        endpoint.departures.noted = True
         paths.on_changed.append(self._tell)
+        paths.on_dropped.append(self._forget)
 
     async def start(self, broker: str) -> None:
         """Listen, if that is wanted, and have the broker told where. `broker` is its endpoint.
@@ -81,15 +88,36 @@ class Direct:
         )
         await hub.start()
         self._hub = hub
-        self._endpoint.endpoints = _advertised(self._settings, hub.endpoint, broker)
+        self.advertise(broker)
+
+    def advertise(self, broker: str) -> None:
+        """Have the broker told where others connect to, as seen from where it is reached: `broker` is its endpoint.
+
+        To be called whenever the connection to it comes to stand: this host's address may be another one by then.
+        """
+        if self._hub is None:
+            return
+        endpoints = _advertised(self._settings, self._hub.endpoint, broker)
+
+        def offer(now_ns: int) -> None:
+            self._endpoint.begin(now_ns)
+            self._endpoint.introductions.offer(endpoints)
+
+        self.driver.stimulate(offer)
+
+    @property
+    def tallies(self) -> dict[str, ConnectionCounters | HubCounters]:
+        """What is counted, by whose it is."""
+        return {"direct": self.counters} | ({} if self._hub is None else {"hub": self._hub.counters})
 
     def send(self, peer: NodeId, data: bytes) -> bool:
         """Send a message to a participant, on its path. Returns whether there was room for it."""
-        path = self._paths.route(peer, data)
-        if self._paths.outbox:
+        paths = self._paths
+        path = paths.route(peer, data)
+        if paths.outbox:
             self._send_outbox()
-        if path == HELD:
-            return True
+        if path < RELAY:
+            return path == HELD
         sent = self._send(path, peer, data)
         # A path that is gone has been reported: the frame goes another way, or waits for it.
         return self.send(peer, data) if sent is None else sent
@@ -117,7 +145,16 @@ class Direct:
     # Outgoing.
 
     def _send(self, path: int, peer: NodeId, data: bytes) -> bool | None:
-        """Send on a path. Returns whether there was room, or `None` when the path is gone."""
+        """Send on a path, and note when. Returns whether there was room, or `None` when the path is gone."""
+        if not self._awaited:
+            return self._hand_over(path, peer, data)
+        left_ns = self._clock()
+        sent = self._hand_over(path, peer, data)
+        if sent:
+            self._departures.note(data, left_ns)
+        return sent
+
+    def _hand_over(self, path: int, peer: NodeId, data: bytes) -> bool | None:
         if path == RELAY:
             return self._relay(peer, data)
         connection = self._dialled.get(path)
@@ -129,7 +166,6 @@ class Direct:
                 return True
             if hub.reaches(peer):
                 return False
-            del self._accepted[peer]
         self._paths.broken(path)
         return None
 
@@ -143,8 +179,10 @@ class Direct:
     def _dial(self, dial: Dial) -> None:
         path, peer = dial.path, dial.peer
 
+        feed, arrive = self.driver.feed, self._paths.arrive
+
         def deliver(_sender: NodeId, data: bytes) -> None:
-            self.driver.feed(lambda now_ns: self._paths.arrive(path, peer, data, now_ns))
+            feed(arrive, path, peer, data)
 
         connection = Connection(
             dial.endpoint,
@@ -155,6 +193,7 @@ class Direct:
             on_changed=lambda stands: self._changed(path, stands),
             pings=self._pings,
             context=self._context,
+            counters=self.counters,
         )
         self._dialled[path] = connection
         try:
@@ -182,19 +221,25 @@ class Direct:
     # Connections that others make.
 
     def _heard(self, peer: NodeId, data: bytes) -> None:
-        self.driver.feed(lambda now_ns: self._take(peer, data, now_ns))
+        self.driver.feed(self._take, peer, data)
 
     def _take(self, peer: NodeId, data: bytes, now_ns: int) -> None:
         """Take a message of the listening socket. A beginning on another connection makes that one the peer's."""
-        assert self._hub is not None
+        hub = self._hub
+        assert hub is not None
         path = self._accepted.get(peer)
-        if path is not None and self._hub.is_bound:
+        if path is not None and hub.is_bound:
             self._paths.arrive(path, peer, data, now_ns)
         elif self._paths.begins(peer, data):
             if path is not None:
                 self._paths.broken(path, now_ns)
-            self._hub.bind_current()
+            hub.bind_current()
             self._accepted[peer] = self._paths.accept(peer, data, now_ns)
+
+    def _forget(self, peer: NodeId, path: int) -> None:
+        """A connection is a path no more: what a peer still says on it is not heard."""
+        if self._accepted.get(peer) == path:
+            del self._accepted[peer]
 
     def _drained(self) -> None:
         self.driver.poke()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVarTuple
 
 from bellwire.protocols.driven import DrivenCapable
 from bellwire.protocols.ids import NodeId
 from bellwire.transport.alarm import Alarm
 from bellwire.transport.clock import local_time_ns
+
+Ts = TypeVarTuple("Ts")
 
 
 class Driver:
@@ -52,12 +55,15 @@ class Driver:
         except Exception as error:
             self.fail(error)
 
-    def feed(self, stimulus: Callable[[int], object]) -> None:
-        """Call `stimulus` with the time, as `deliver` does with a frame: what comes of it leaves with the next `poke`."""
+    def feed(self, stimulus: Callable[[*Ts, int], object], *arguments: *Ts) -> None:
+        """Call `stimulus` with the arguments and the time, as `deliver` does with a frame.
+
+        What comes of it leaves with the next `poke`.
+        """
         if self._closed:
             return
         try:
-            stimulus(self._clock())
+            stimulus(*arguments, self._clock())
         except Exception as error:
             self.fail(error)
 

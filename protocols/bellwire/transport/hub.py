@@ -28,7 +28,7 @@ from bellwire.transport.members import HubCounters, HubLimits, Member, Members
 from bellwire.transport.rates import TURN_NS
 from bellwire.transport.reader import LINGER_MS, PINGS, Pings, Reader, bare_send
 
-MAX_WIRE_BYTES = 16 * MAX_MESSAGE_BYTES
+MAX_WIRE_BYTES = 4 * MAX_MESSAGE_BYTES
 """A longer frame ends the connection that it came on, before it is taken in."""
 
 HANDSHAKE_MS = 10_000

@@ -370,7 +370,9 @@ def test_close_while_a_kept_session_is_down_fails_what_waits_and_sends_nothing_m
 # The broker's word (1 §6.3).
 
 
-def test_no_route_from_the_broker_makes_a_session_greet_again() -> None:
+@pytest.mark.parametrize("direct", [False, True])
+def test_no_route_from_the_broker_makes_a_session_greet_again_unless_its_peer_is_reached_directly(direct: bool) -> None:
+    """What goes directly goes on: it is about something that was sent by way of the broker before (1 §6.3)."""
     wire = Wire()
     alice, _ = pair(wire)
     broker = wire.join(BROKER, role=Role.BROKER)
@@ -378,11 +380,47 @@ def test_no_route_from_the_broker_makes_a_session_greet_again() -> None:
     alice.ask()
     wire.run(100 * MS)
     error = SessionError(epoch=broker.epoch, code=ErrorCode.NO_ROUTE, peer=BOB, text="bob is not connected")
+    alice.endpoint.is_direct = lambda peer: direct and peer == BOB
     alice.endpoint.receive(BROKER, CODEC.encode(error), wire.now_ns)
-    assert alice.endpoint.sessions[BOB].state is SessionState.GREETING
+    session = alice.endpoint.sessions[BOB]
+    assert session.state is (SessionState.UP if direct else SessionState.GREETING)
+    assert session.hint == ("" if direct else "bob is not connected")
     wire.run(100 * MS)
     assert alice.endpoint.is_up(BOB)
     assert alice.lost == []
+
+
+def test_error_for_people_is_counted_and_kept() -> None:
+    """Spec 1 §6.2."""
+    wire = Wire()
+    alice, _ = pair(wire)
+    broker = wire.join(BROKER, role=Role.BROKER)
+    alice.endpoint.keep_session(BROKER)
+    wire.run(100 * MS)
+    error = SessionError(epoch=broker.epoch, code=ErrorCode.LIMIT, peer=BOB, text="too much is on its way to bob")
+    alice.endpoint.receive(BROKER, CODEC.encode(error), wire.now_ns)
+    counters = alice.endpoint.counters
+    assert (counters.errors, counters.last_error) == (1, "broker: LIMIT: too much is on its way to bob")
+    assert alice.endpoint.is_up(BROKER)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_broker_is_greeted_anew_when_others_may_connect_elsewhere(up: bool) -> None:
+    """Spec 1 §4.7: also when a hello with the former endpoints is still on its way."""
+    wire = Wire()
+    broker = wire.join(BROKER, role=Role.BROKER)
+    alice = wire.join(ALICE)
+    alice.keep_session(BROKER)
+    if up:
+        wire.run(100 * MS)
+        assert broker.sessions[ALICE].endpoints == ()
+    alice.introductions.offer(("tcp://10.0.0.1:7200",))
+    wire.run(100 * MS)
+    assert alice.is_up(BROKER)
+    assert broker.sessions[ALICE].endpoints == ("tcp://10.0.0.1:7200",)
+    hellos = alice.sessions[BROKER].hellos.copy()
+    alice.introductions.offer(("tcp://10.0.0.1:7200",))
+    assert alice.sessions[BROKER].hellos == hellos
 
 
 def test_no_route_from_anybody_else_is_ignored() -> None:

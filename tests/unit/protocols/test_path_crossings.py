@@ -10,8 +10,12 @@ from path_sides import ALICE, BOB, HELD_MS, Side
 from unruly import examples
 
 from bellwire.protocols.arrival import RELAY
-from bellwire.protocols.ids import NodeId
+from bellwire.protocols.codec import CODEC
+from bellwire.protocols.errors import ErrorCode
+from bellwire.protocols.ids import BROKER, Epoch, NodeId
+from bellwire.protocols.messages import SessionError
 from bellwire.protocols.path import Dial, PathSettings
+from bellwire.protocols.session import SessionState
 
 MS = 1_000_000
 
@@ -45,7 +49,11 @@ class Crossings(RuleBasedStateMachine):
         self.direct: dict[int, dict[NodeId, Pipe]] = {}
         """Connections by Alice's number."""
         self.sent: dict[NodeId, int] = {ALICE: 0, BOB: 0}
-        self.lost = False
+        self.untold: dict[NodeId, int] = {ALICE: 0, BOB: 0}
+        """Frames that the broker could not hand on and has not told their sender of, by sender."""
+        for node, side in self.sides.items():
+            for peer in (BROKER, BOB if node is ALICE else ALICE):
+                side.endpoint._session(peer).state = SessionState.UP
         self.collect()
 
     def collect(self) -> None:
@@ -145,6 +153,30 @@ class Crossings(RuleBasedStateMachine):
     def lose(self, place: int) -> None:
         pipes = self.pipes()
         pipes[place % len(pipes)][1].flying.pop(0)
+
+    @precondition(lambda self: self.lossy and any(pipe.flying for pipe in self.relay.values()))
+    @rule(receiver=st.sampled_from([ALICE, BOB]))
+    def miss(self, receiver: NodeId) -> None:
+        """The receiver is not bound at the broker just now."""
+        flying = self.relay[receiver].flying
+        self.untold[BOB if receiver is ALICE else ALICE] += len(flying)
+        flying.clear()
+
+    @precondition(lambda self: any(self.untold.values()))
+    @rule(sender=st.sampled_from([ALICE, BOB]))
+    def tell_of_a_miss(self, sender: NodeId) -> None:
+        """Spec 1 §6.3: a session does not notice what becomes of the relay while its peer is reached directly."""
+        if not self.untold[sender]:
+            return
+        self.untold[sender] -= 1
+        side = self.sides[sender]
+        session = side.endpoint.sessions[side.peer]
+        direct = side.paths.is_direct(side.peer)
+        error = SessionError(epoch=Epoch(1), code=ErrorCode.NO_ROUTE, text="not bound", peer=side.peer)
+        side.endpoint.receive(BROKER, CODEC.encode(error), self.now_ns)
+        assert session.state is (SessionState.UP if direct else SessionState.GREETING)
+        assert session.hint == ("" if direct else "not bound")
+        session.state, session.hint = SessionState.UP, ""
 
     @precondition(lambda self: self.lossy)
     @rule()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from path_sides import ALICE, BOB, HELD_MS, Side, fence, introduction
+from path_sides import ALICE, BOB, EPOCHS, HELD_MS, Side, fence, introduction
 
 from bellwire.protocols import introductions
 from bellwire.protocols.arrival import RELAY, Arrival, ArrivalInput, ArrivalState
+from bellwire.protocols.codec import CODEC
+from bellwire.protocols.counters import Counters
 from bellwire.protocols.errors import RemoteProtocolError
 from bellwire.protocols.ids import Epoch, NodeId
-from bellwire.protocols.limits import MAX_HELD_MESSAGES
-from bellwire.protocols.messages import FencePart
+from bellwire.protocols.limits import MAX_HELD_BYTES, MAX_HELD_MESSAGES, MAX_MESSAGE_BYTES
+from bellwire.protocols.messages import FencePart, SessionFenced
 from bellwire.protocols.path import Dial, HangUp, Path, PathInput, PathState
+from bellwire.protocols.paths import DROPPED, HELD
 from bellwire.protocols.session import Loss
 
 MS = 1_000_000
@@ -31,7 +34,7 @@ def test_path_input_without_a_row_is_an_error_and_changes_nothing(state: PathSta
 
 @pytest.mark.parametrize("given", [ArrivalInput.DUE, ArrivalInput.FULL])
 def test_arrival_that_holds_nothing_is_never_due(given: ArrivalInput) -> None:
-    arrival = Arrival(Epoch(1), lambda _: None, lambda _: None)
+    arrival = Arrival(Epoch(1), lambda _: None, lambda _: None, Counters())
     with pytest.raises(RemoteProtocolError):
         arrival.step(given, 1)
     arrival.due()
@@ -169,6 +172,27 @@ def test_peer_that_was_forgotten_is_spoken_to_as_after_a_break(monkeypatch: pyte
     assert number > 1, "numbers are not used again"
 
 
+@pytest.mark.parametrize("end", ["revoked", "forgotten", "broken", "restarted"])
+def test_connection_that_is_a_path_no_more_is_told_of(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ended it: a transport keeps nothing of it."""
+    monkeypatch.setattr(introductions, "MAX_PEERS", 2)
+    bob = Side(BOB, ALICE)
+    dropped: list[tuple[NodeId, int]] = []
+    bob.paths.on_dropped.append(lambda peer, path: dropped.append((peer, path)))
+    path = bob.paths.accept(ALICE, fence(ALICE, BOB, FencePart.BREAK, 1), 0)
+    assert dropped == []
+    if end == "revoked":
+        bob.endpoint.introductions.revoke(ALICE)
+    elif end == "forgotten":
+        for name in ("carol", "dave"):
+            bob.introduce(introduction(NodeId(name), incarnation=1))
+    elif end == "broken":
+        bob.paths.broken(path, 0)
+    else:
+        bob.introduce(introduction(ALICE, incarnation=11))
+    assert dropped == [(ALICE, path)]
+
+
 def test_former_connection_does_not_come_back_for_what_it_still_holds() -> None:
     bob = Side(BOB, ALICE)
     begin = fence(ALICE, BOB, FencePart.BREAK, 1)
@@ -205,7 +229,7 @@ def test_end_that_never_comes_is_waited_for_a_third_of_the_liveness() -> None:
     assert bob.upper.heard == [b"2"]
     bob.paths.arrive(RELAY, ALICE, b"1", HELD_MS * MS)
     assert bob.upper.heard == [b"2"], "too late: it would come out of order"
-    assert bob.way.arrival.late == 1
+    assert bob.endpoint.counters.late == 1
 
 
 def test_stretch_whose_end_has_come_while_it_was_held_is_followed_by_the_next_at_once() -> None:
@@ -226,6 +250,45 @@ def test_held_messages_are_bounded() -> None:
     for number in range(MAX_HELD_MESSAGES):
         bob.paths.arrive(path, ALICE, b"%d" % number, 0)
     assert len(bob.upper.heard) == MAX_HELD_MESSAGES
+
+
+def test_octets_of_held_messages_are_bounded() -> None:
+    """Spec 1 §3.4: however the stretches are arranged, and nothing that comes of it is out of order."""
+    bob = Side(BOB, ALICE)
+    path = bob.paths.accept(ALICE, fence(ALICE, BOB, FencePart.BEGIN, 1), 0)
+    most, sent = 0, []
+    for number in range(2, 200):
+        bob.paths.arrive(path, ALICE, fence(ALICE, BOB, FencePart.BEGIN, number), 0)
+    for number in range(200, 600):
+        sent.append(b"%03d" % number + bytes(MAX_MESSAGE_BYTES - 3))
+        bob.paths.arrive(path, ALICE, sent[-1], 0)
+        bob.paths.arrive(path, ALICE, fence(ALICE, BOB, FencePart.BEGIN, number), 0)
+        most = max(most, sum(len(data) for held in bob.way.arrival._held.values() for data in held))
+    assert MAX_HELD_BYTES // 2 < most < MAX_HELD_BYTES
+    assert bob.upper.heard == sent[: len(bob.upper.heard)]
+    bob.wait(HELD_MS * MS)
+    bob.wait(2 * HELD_MS * MS)
+    assert bob.upper.heard == sent
+    assert bob.way.arrival._octets == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "room"), [(1, MAX_HELD_MESSAGES), (MAX_MESSAGE_BYTES, MAX_HELD_BYTES // MAX_MESSAGE_BYTES)]
+)
+def test_message_that_finds_no_room_while_the_path_changes_is_dropped_and_counted(size: int, room: int) -> None:
+    alice = Side(ALICE, BOB, peers=("tcp://h:1",))
+    alice.wait(0)
+    for path, after in ((1, room), (2, room)):
+        alice.paths.stands(path, 0)
+        alice.paths.broken(path, 0)
+        assert {alice.paths.route(BOB, bytes(size)) for _ in range(room)} == {HELD}
+        assert alice.paths.route(BOB, bytes(size)) == DROPPED
+        answer = SessionFenced(epoch=EPOCHS[BOB], peer_epoch=EPOCHS[ALICE], number=alice.way.number)
+        alice.fences()
+        alice.paths.arrive(RELAY, BOB, CODEC.encode(answer), 0)
+        assert len(alice.fences()) == after
+        alice.paths.new_path(alice.way)
+    assert alice.endpoint.counters.unkept == 2
 
 
 def test_stretches_without_end_are_bounded() -> None:

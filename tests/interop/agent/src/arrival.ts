@@ -3,6 +3,9 @@
 import { Driver, Timer } from "./driver.js";
 
 const MAX_HELD_MESSAGES = 8192;
+const MAX_HELD_BYTES = 8388608;
+
+const less = (one: bigint, other: bigint): number => (one < other ? -1 : 1);
 
 export class Arrival {
   private stretch = 0n;
@@ -11,6 +14,7 @@ export class Arrival {
   private waited = 0n;
   private readonly held = new Map<bigint, Uint8Array[]>();
   private readonly ends = new Map<bigint, bigint>();
+  private octets = 0;
   private timer?: Timer;
 
   constructor(
@@ -23,6 +27,7 @@ export class Arrival {
   take(data: Uint8Array): void {
     if (this.here === this.stretch) return this.deliver(data);
     this.held.get(this.here)?.push(data);
+    this.octets += data.length;
     this.bound();
   }
 
@@ -45,6 +50,7 @@ export class Arrival {
   close(): void {
     if (this.timer) this.timer.gone = true;
     this.held.clear();
+    this.octets = 0;
   }
 
   /** Wait for the end of the present stretch, for a while. */
@@ -56,7 +62,12 @@ export class Arrival {
 
   private bound(): void {
     const count = [...this.held.values()].reduce((sum, messages) => sum + 1 + messages.length, 0);
-    if (count >= MAX_HELD_MESSAGES) this.advance([...this.held.keys()].reduce((one, other) => (one < other ? one : other)));
+    if (this.held.size === 0 || (count < MAX_HELD_MESSAGES && this.octets < MAX_HELD_BYTES)) return;
+    let octets = this.octets;
+    for (const each of [...this.held.keys()].sort(less)) {
+      octets -= (this.held.get(each) ?? []).reduce((sum, data) => sum + data.length, 0);
+      if (octets < MAX_HELD_BYTES) return this.advance(each);
+    }
   }
 
   private advance(number: bigint): void {
@@ -64,10 +75,11 @@ export class Arrival {
     for (let next: bigint | undefined = number; next !== undefined; ) {
       const until: bigint = next;
       this.stretch = until;
-      const due = [...this.held.keys()].filter((each) => each <= until).sort((one, other) => (one < other ? -1 : 1));
+      const due = [...this.held.keys()].filter((each) => each <= until).sort(less);
       for (const each of due) {
         const messages = this.held.get(each) ?? [];
         this.held.delete(each);
+        this.octets -= messages.reduce((sum, data) => sum + data.length, 0);
         messages.forEach(this.deliver);
       }
       next = this.ends.get(until);
