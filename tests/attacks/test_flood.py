@@ -213,7 +213,7 @@ async def test_client_that_was_cut_off_is_let_in_again_after_a_while(yard: Yard,
     said: asyncio.Queue[str] = asyncio.Queue()
     again = yard.client(host, keys.pair_of("mallory"), said.put_nowait)
     stands = asyncio.Event()
-    again.connection.on_changed = lambda up: stands.set() if up else None
+    again.connection.on_changed.append(lambda up: stands.set() if up else None)
     assert await asyncio.wait_for(said.get(), WAIT_S) == (
         f"{host.hub.endpoint} lets mallory in again only after a while: it flooded the hub"
     )

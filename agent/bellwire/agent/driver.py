@@ -108,8 +108,8 @@ class NodeDaemon:
             self._deliver,
             drained=self._drained,
             report=self._report,
-            on_changed=self._note_connection,
         )
+        connection.on_changed.append(self._note_connection)
         self._connection = connection
         self._driver = self._make_driver(connection)
         follow_standby(connection, self.brain.endpoint, self._driver, BROKER, self._open_time_socket)

@@ -85,7 +85,6 @@ class Connection:
         drained: Callable[[], None] = _nothing,
         report: Callable[[str], None] | None = None,
         random: Random | None = None,
-        on_changed: Callable[[bool], None] | None = None,
         pings: Pings = PINGS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         counters: ConnectionCounters | None = None,
@@ -94,17 +93,17 @@ class Connection:
         """Make a connection to the hub at `endpoint`, or to one of several there, whose public key (32 bytes) is `server_key`.
 
         `deliver(sender, data)` is called for every message, `drained()` at the end of each portion of them: give it
-        `Driver.poke`. `report` is told in one line when the hub refuses the connection. `on_changed` is told when it stands,
-        when it is gone, and when an attempt at one is over. A `context` that others use too is theirs to end, and
-        `counters` may be those of others too. Without a
-        `server_key` the hub is an insecure one: nothing is encrypted, and nobody proves a name. `random` spreads the attempts
-        to connect again: of many that lose one hub, no two come back at the same time. `moved()` is called when it has
-        gone to another endpoint, where nothing is known of what was said at the one before.
+        `Driver.poke`. `report` is told in one line when the hub refuses the connection. A `context` that others use too is
+        theirs to end, and `counters` may be those of others too. Without a `server_key` the hub is an insecure one: nothing is
+        encrypted, and nobody proves a name. `random` spreads the attempts to connect again: of many that lose one hub, no two
+        come back at the same time. `moved()` is called when it has gone to another endpoint, where nothing is known of what
+        was said at the one before.
         """
         self.endpoints = (endpoint,) if isinstance(endpoint, str) else tuple(endpoint)
         self.endpoint = self.endpoints[0]
         self.moved = moved
-        self.on_changed = on_changed
+        self.on_changed: list[Callable[[bool], None]] = []
+        """Told when the connection stands, when it is gone, and when an attempt at one is over."""
         self.deliver = deliver
         self.drained = drained
         self.counters = ConnectionCounters() if counters is None else counters
@@ -288,8 +287,8 @@ class Connection:
         text = _SHUNNED if value == ZAP_LATER and event == zmq.EVENT_HANDSHAKE_FAILED_AUTH else _REFUSALS.get(event)
         if text is not None:
             self._refused(event, text)
-        if self.on_changed is not None:
-            self.on_changed(self.connected)
+        for listener in self.on_changed:
+            listener(self.connected)
 
     def _refused(self, event: int, text: str) -> None:
         self.counters.refused += 1

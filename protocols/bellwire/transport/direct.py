@@ -190,11 +190,11 @@ class Direct:
             dial.public_key,
             deliver,
             drained=self._drained,
-            on_changed=lambda stands: self._changed(path, stands),
             pings=self._pings,
             context=self._context,
             counters=self.counters,
         )
+        connection.on_changed.append(lambda stands: self._changed(path, stands))
         self._dialled[path] = connection
         try:
             connection.start()

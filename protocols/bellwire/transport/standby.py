@@ -53,5 +53,5 @@ def follow_standby(
             moved(connection.endpoint)
 
     endpoint.on_peer_lost.append(lost)
-    connection.on_changed = lambda _stands: driver.stimulate(wait)
+    connection.on_changed.append(lambda _stands: driver.stimulate(wait))
     connection.moved = lambda: driver.stimulate(meet)
