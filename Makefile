@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TIMES ?= 50
+WORKERS ?= 2
 ROLE ?= node
 
 .DEFAULT_GOAL := help
@@ -19,8 +20,8 @@ help: ## Show this.
 demo: $(VENV)/.installed ## Repeat the Oxford experiment on real agents. JSON=FILE writes the rows there too.
 	@$(BIN)/python examples/oxford-2025/demo.py $(if $(JSON),--json "$(JSON)") $(ARGS)
 
-test: $(VENV)/.installed-test ## Run the tests.
-	@$(BIN)/pytest $(ARGS)
+test: $(VENV)/.installed-test ## Run the tests, each file in one of WORKERS processes (2). ARGS="-n0 --pdb" is one process.
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-test $(VENV)/.installed-lint ## Check style, types and who imports whom.
 	@$(BIN)/ruff check .

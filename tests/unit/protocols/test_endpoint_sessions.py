@@ -151,13 +151,19 @@ def test_error_answers_count_as_a_sign_of_life() -> None:
     assert alice.lost == []
 
 
-def test_peer_silent_is_lost_between_liveness_and_one_heartbeat_more() -> None:
+def deserted() -> tuple[Wire, Client]:
+    """Alice, who has asked Bob something, and will never hear of him again."""
     wire = Wire()
     alice, bob = pair(wire)
     bob.later = True
     alice.ask(timeout_ns=60 * SECOND)
     wire.run(10 * MS)
     del wire.members[BOB]
+    return wire, alice
+
+
+def test_peer_silent_is_lost_between_liveness_and_one_heartbeat_more() -> None:
+    wire, alice = deserted()
     wire.run(2_980 * MS)
     assert alice.answers == []
     wire.run(1_020 * MS)
@@ -166,12 +172,7 @@ def test_peer_silent_is_lost_between_liveness_and_one_heartbeat_more() -> None:
 
 
 def test_participant_that_was_paused_loses_nobody_whose_frames_still_wait_for_it() -> None:
-    wire = Wire()
-    alice, bob = pair(wire)
-    bob.later = True
-    alice.ask(timeout_ns=60 * SECOND)
-    wire.run(10 * MS)
-    del wire.members[BOB]
+    wire, alice = deserted()
     wire.now_ns += 10 * SECOND
     alice.endpoint.handle_deadline(wire.now_ns)
     assert alice.lost == []

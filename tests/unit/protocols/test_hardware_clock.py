@@ -49,6 +49,15 @@ def claims(wire: Wire, part: TimePart, seconds: int, *, offset_ns: int = TRUE_NS
         wire.run(SECOND)
 
 
+def followed(seconds: int) -> tuple[Wire, TimePart]:
+    """Alice, who has followed the broker for some seconds."""
+    wire = Wire()
+    master(wire)
+    alice = node(wire)
+    wire.run(seconds * SECOND)
+    return wire, alice
+
+
 def uncertainty_ns(wire: Wire, name: NodeId = ALICE) -> int:
     claimed_ns = wire.members[name].clock.uncertainty_ns(wire.now_ns)
     assert claimed_ns is not None
@@ -118,10 +127,7 @@ def test_stale_claim_of_the_only_source_is_holdover_whose_uncertainty_grows_unti
 
 @pytest.mark.parametrize("how", ["stale", "not locked", "backend lost"])
 def test_hardware_that_ends_leaves_the_node_locked_to_its_bursts(how: str) -> None:
-    wire = Wire()
-    master(wire)
-    alice = node(wire)
-    wire.run(2 * SECOND)
+    wire, alice = followed(2)
     claims(wire, alice, 10)
     assert report(wire).source == HARDWARE
     if how == "stale":
@@ -139,10 +145,7 @@ def test_hardware_that_ends_leaves_the_node_locked_to_its_bursts(how: str) -> No
 
 
 def test_hardware_keeps_the_node_locked_while_the_broker_is_gone() -> None:
-    wire = Wire()
-    master(wire)
-    alice = node(wire)
-    wire.run(2 * SECOND)
+    wire, alice = followed(2)
     claims(wire, alice, 5)
     del wire.members[BROKER]
     claims(wire, alice, 20)
@@ -152,10 +155,7 @@ def test_hardware_keeps_the_node_locked_while_the_broker_is_gone() -> None:
 
 
 def test_claim_that_is_worse_than_the_bursts_does_not_replace_them() -> None:
-    wire = Wire()
-    master(wire)
-    alice = node(wire)
-    wire.run(3 * SECOND)
+    wire, alice = followed(3)
     before_ns = uncertainty_ns(wire)
     for _ in range(20):
         claim(wire, alice, offset_ns=TRUE_NS + 4 * MS, reading_ns=5 * MS)
@@ -166,10 +166,7 @@ def test_claim_that_is_worse_than_the_bursts_does_not_replace_them() -> None:
 
 
 def test_claim_that_exchanges_prove_false_is_refused_for_as_long_as_they_do() -> None:
-    wire = Wire()
-    master(wire)
-    alice = node(wire)
-    wire.run(3 * SECOND)
+    wire, alice = followed(3)
     states: list[ClockState] = []
     assert alice.node is not None
     alice.node.on_state.append(lambda: states.append(state(alice)))
@@ -182,10 +179,7 @@ def test_claim_that_exchanges_prove_false_is_refused_for_as_long_as_they_do() ->
 
 
 def test_hardware_that_becomes_false_while_followed_is_found_out_and_left() -> None:
-    wire = Wire()
-    master(wire)
-    alice = node(wire)
-    wire.run(2 * SECOND)
+    wire, alice = followed(2)
     claims(wire, alice, 10)
     claims(wire, alice, 10, offset_ns=TRUE_NS + 20 * MS)
     assert report(wire).source == BROKER
@@ -195,10 +189,7 @@ def test_hardware_that_becomes_false_while_followed_is_found_out_and_left() -> N
 
 def test_source_that_becomes_false_against_the_hardware_is_the_networks_time_nevertheless() -> None:
     """4 §3.6: it is the source that has the network's time."""
-    wire = Wire()
-    master(wire)
-    alice = node(wire)
-    wire.run(2 * SECOND)
+    wire, alice = followed(2)
     claims(wire, alice, 10)
     clock = wire.members[BROKER].clock
     clock.step(wire.now_ns, TRUE_NS + 20 * MS, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zmq
 
-from bellwire.conformance.catalogue import BROKER, ENDS, ON_THE_WIRE, Failed, Section
+from bellwire.conformance.catalogue import BROKER, ENDS, ON_THE_WIRE, Failed, Role, Section
 from bellwire.conformance.keys import Keys
 from bellwire.conformance.lanes import ClientLane, HubLane
 from bellwire.conformance.party import Party
@@ -67,18 +67,26 @@ def name_from_key(stage: Stage) -> None:
     application.expect("session.goodbye", sender=PEER)
 
 
-@section.must("CORE-2.3-01", "A transmission consists of exactly two ZeroMQ frames", ON_THE_WIRE, last=True)
-def two_frames(stage: Stage) -> None:
-    """Everything that the target sent had two frames."""
-    judge(stage, "CORE-2.3-01")
+def judged(of: Section, case_id: str, requirement: str, roles: frozenset[Role], title: str) -> None:
+    """Add a case to a section that runs last, and fails if its rule was seen broken at any time."""
+
+    def judge(stage: Stage) -> None:
+        stage.application.greet()
+        broken = stage.watch.broken.get(case_id)
+        if broken:
+            raise Failed(f"{len(broken)} times, such as: {broken[0]}")
+
+    judge.__doc__ = title
+    of.must(case_id, requirement, roles, last=True)(judge)
 
 
-def judge(stage: Stage, case_id: str) -> None:
-    """Fail if the rule of a case was seen broken at any time."""
-    stage.application.greet()
-    broken = stage.watch.broken.get(case_id)
-    if broken:
-        raise Failed(f"{len(broken)} times, such as: {broken[0]}")
+judged(
+    section,
+    "CORE-2.3-01",
+    "A transmission consists of exactly two ZeroMQ frames",
+    ON_THE_WIRE,
+    "Everything that the target sent had two frames.",
+)
 
 
 @section.must("CORE-2.3-02", "Transmissions with another number of frames MUST be dropped", ON_THE_WIRE)

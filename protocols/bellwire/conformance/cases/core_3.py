@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bellwire.conformance import spec
-from bellwire.conformance.cases.core_2 import judge
+from bellwire.conformance.cases.core_2 import judged
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Section
 from bellwire.conformance.party import Party
 from bellwire.conformance.plays import Link, create
@@ -36,27 +36,31 @@ def malformed(stage: Stage, message: Message) -> None:
     application.greet()
 
 
-@section.must("CORE-3.1-01", "A message is one MessagePack map with string keys.", ON_THE_WIRE, last=True)
-def maps(stage: Stage) -> None:
-    """Everything that the target sent was one map."""
-    judge(stage, "CORE-3.1-01")
+judged(
+    section,
+    "CORE-3.1-01",
+    "A message is one MessagePack map with string keys.",
+    ON_THE_WIRE,
+    "Everything that the target sent was one map.",
+)
 
 
-@section.must(
+judged(
+    section,
     "CORE-3.1-02",
     "A sender MUST write every field of a message, those with a default value too.",
     ON_THE_WIRE,
-    last=True,
+    "Everything that the target sent had every field of its type.",
 )
-def every_field(stage: Stage) -> None:
-    """Everything that the target sent had every field of its type."""
-    judge(stage, "CORE-3.1-02")
 
 
-@section.must("CORE-3.1-03", "Types in tables mean:", ON_THE_WIRE, last=True)
-def in_bounds(stage: Stage) -> None:
-    """Everything that the target sent had fields of the right types, within their bounds."""
-    judge(stage, "CORE-3.1-03")
+judged(
+    section,
+    "CORE-3.1-03",
+    "Types in tables mean:",
+    ON_THE_WIRE,
+    "Everything that the target sent had fields of the right types, within their bounds.",
+)
 
 
 @section.must(
@@ -156,10 +160,13 @@ def vectors(stage: Stage) -> None:
             raise Failed(f"expected {vector['id']} ({vector['why']}) to be refused as MALFORMED; came: {brief(answer)}")
 
 
-@section.must("CORE-3.1-13", "A sender MUST NOT write a key twice", ON_THE_WIRE, last=True)
-def keys_once(stage: Stage) -> None:
-    """In nothing that the target sent does a key occur twice."""
-    judge(stage, "CORE-3.1-13")
+judged(
+    section,
+    "CORE-3.1-13",
+    "A sender MUST NOT write a key twice",
+    ON_THE_WIRE,
+    "In nothing that the target sent does a key occur twice.",
+)
 
 
 @section.must("CORE-3.1-14", "a receiver refuses such a map, or takes one of the values", ON_THE_WIRE)
@@ -175,10 +182,13 @@ def key_twice(stage: Stage) -> None:
     application.greet()
 
 
-@section.must("CORE-3.2-01", "0 is not a valid one in any message of a session.", ON_THE_WIRE, last=True)
-def own_epoch(stage: Stage) -> None:
-    """Everything that the target sent had its epoch."""
-    judge(stage, "CORE-3.2-01")
+judged(
+    section,
+    "CORE-3.2-01",
+    "0 is not a valid one in any message of a session.",
+    ON_THE_WIRE,
+    "Everything that the target sent had its epoch.",
+)
 
 
 @section.must("CORE-3.2-02", "For people and tools: it MUST NOT influence what a receiver does.", ON_THE_WIRE)
@@ -188,10 +198,7 @@ def causes(stage: Stage) -> None:
         stage.application.greet(cause_id=cause)
 
 
-@section.must("CORE-3.3-01", "Ids MUST NOT be used again.", NODE, last=True)
-def ids_once(stage: Stage) -> None:
-    """No id of a window was given to two windows."""
-    judge(stage, "CORE-3.3-01")
+judged(section, "CORE-3.3-01", "Ids MUST NOT be used again.", NODE, "No id of a window was given to two windows.")
 
 
 @section.must("CORE-3.3-02", "Receivers MUST treat ids as opaque, with one exception", NODE)
@@ -316,15 +323,13 @@ def idle_reply(stage: Stage) -> None:
     application.never("session.error", during_s=stage.patience_s / 8)
 
 
-@section.must(
+judged(
+    section,
     "CORE-3.5-09",
     "A message of a type that the receiver does not know, or that has no type, is refused with `session.error`",
     ON_THE_WIRE,
-    last=True,
+    "The target itself sent nothing of an unknown type.",
 )
-def known_types(stage: Stage) -> None:
-    """The target itself sent nothing of an unknown type."""
-    judge(stage, "CORE-3.5-09")
 
 
 @section.must("CORE-3.5-10", "A receiver MUST ignore fields that it does not know", ENDS)

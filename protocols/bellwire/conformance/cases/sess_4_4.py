@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bellwire.conformance import spec
-from bellwire.conformance.cases.core_2 import judge
+from bellwire.conformance.cases.core_2 import judged
 from bellwire.conformance.catalogue import ENDS, NODE, ON_THE_WIRE, Failed, Role, Section
 from bellwire.conformance.plays import SECOND_NS, Link, asked_by_target, created, taken_by_target
 from bellwire.conformance.stage import Stage
@@ -17,21 +17,22 @@ PORTION = 256
 """Requests asked at once: more could fill queues, and answers be lost."""
 
 
-@section.must("SESS-4.4-01", "MUST NOT be used again in that epoch.", ON_THE_WIRE, last=True)
-def numbers_once(stage: Stage) -> None:
-    """No number was given to two requests of the target."""
-    judge(stage, "SESS-4.4-01")
+judged(
+    section,
+    "SESS-4.4-01",
+    "MUST NOT be used again in that epoch.",
+    ON_THE_WIRE,
+    "No number was given to two requests of the target.",
+)
 
 
-@section.must(
+judged(
+    section,
     "SESS-4.4-02",
     "A request is sent as soon as the session is UP and repeated, octet by octet the same",
     ENDS,
-    last=True,
+    "Whatever was repeated was the same, octet by octet.",
 )
-def same_octets(stage: Stage) -> None:
-    """Whatever was repeated was the same, octet by octet."""
-    judge(stage, "SESS-4.4-02")
 
 
 @section.must("SESS-4.4-03", "A receiver MUST carry out a request **once**, however often it comes.", ENDS)
