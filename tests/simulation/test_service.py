@@ -8,13 +8,22 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from scene import ALICE, BOB, HUB, LINK, MS, ideal_with, leaks, leave, lossy, measure, measuring, run, two_nodes
+from scene import ALICE, BOB, HUB, LINK, MS, Tap, ideal_with, leaks, leave, lossy, measure, measuring, run, two_nodes
 
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
-from bellwire.protocols.messages import LinkCreate, LinkMeasured, PairOutcome, RequestType
+from bellwire.protocols.messages import (
+    HeraldOpen,
+    LinkAdd,
+    LinkCreate,
+    LinkCreated,
+    LinkMeasured,
+    PairOutcome,
+    RequestType,
+)
+from bellwire.protocols.queue import TEST_PURPOSE
 from bellwire.protocols.readout import PAULI_BASES, Basis, Readout, parity
 from bellwire.sim.preset import parse_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualLink, VirtualNode, VirtualTestbed
@@ -337,3 +346,18 @@ def test_test_round_whose_outcome_is_lost_does_not_count_and_holds_nothing_up() 
         assert not book.goodness().estimated
     bed.net.run_for(10 * SECOND_NS)
     assert leaks(bed) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_test_rounds_take_their_share_of_a_link_that_mostly_fails_and_no_more(seed: int) -> None:
+    """2 §4.7: after four pairs for others comes one for a test, also where a pair takes four windows on average."""
+    seen = Tap((HeraldOpen, LinkAdd))
+    bed = lossy(seed, attempts=1, test_every=4, rules=[seen.rule()])
+    application = bed.application()
+    application.call(ALICE, measuring(200))
+    bed.net.run_until(lambda: len(application.measured) == 400, limit_ns=20 * SECOND_NS)
+    added = [message for _, message in seen.seen if isinstance(message, LinkAdd)]
+    tests = {message.create_id for message in added if message.purpose_id == TEST_PURPOSE}
+    assert len(tests) == 50
+    opened = Counter(message.create_id in tests for _, message in seen.seen if isinstance(message, HeraldOpen))
+    assert 0.15 < opened[True] / opened.total() < 0.25

@@ -22,10 +22,9 @@ class LinkSettings:
 
     `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration; with
     `bright_states` it is what a request gets that asks for none. `pair_time_ns` is the mean time until one window heralds such
-    a pair, 0 when it is not known. After every `test_every` windows comes one for a test round; 0: there are none. `lead_ns` is
-    how long after its opening a window begins. With `shared_detectors` the station is asked last: who has its detectors then
-    keeps nobody waiting. `guard_ns` is how far off the network's time each party of a
-    window may be.
+    a pair, 0 when it is not known. After every `test_every` pairs that are made for others comes one for a test round; 0: there
+    are none. `lead_ns` is how long after its opening a window begins. With `shared_detectors` the station is asked last: who
+    has its detectors then keeps nobody waiting. `guard_ns` is how far off the network's time each party of a window may be.
     """
 
     link_id: LinkId
@@ -55,7 +54,7 @@ class LinkSettings:
         if self.pair_time_ns < 0:
             raise ValueError("the mean time of a pair is not negative")
         if self.test_every < 0:
-            raise ValueError("test rounds come after a number of windows, or never: 0")
+            raise ValueError("test rounds come after a number of pairs, or never: 0")
         if self.rule.bright != (self.bright_states is not None):
             raise ValueError(f"scheme {self.scheme} {'needs' if self.rule.bright else 'has no'} bright states")
         best = self.goodness if self.bright_states is None else self.bright_states.best_fidelity

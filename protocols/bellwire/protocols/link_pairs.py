@@ -181,6 +181,7 @@ class LinkPairs:
         readout = request.spec.local if request.originator else request.spec.remote
         basis = readout.draw(self._book.draw())
         pair.step(PairInput.CONSUME)
+        pair.for_test = request.spec.for_test
 
         def measured(completions: tuple[AnyCompletion, ...]) -> None:
             self.forget(pair)

@@ -52,7 +52,6 @@ class LinkWindows:
         self._opened = 0
         self._backing_off = False
         self._turn = FairQueue()
-        self.on_opened: Callable[[LinkRequest], None] | None = None
         own, settings = book.node.endpoint.node, book.settings
         if settings.rule.midpoint is (settings.station in (own, settings.peer)):
             expected = "a station between the ends" if settings.rule.midpoint else "one of its ends as the station"
@@ -145,8 +144,6 @@ class LinkWindows:
         else:
             for party in self._others:
                 endpoint.ask(party, message, deadline_ns, opened)
-        if self.on_opened is not None:
-            self.on_opened(request)
 
     def wait(self, peer: NodeId, message: HeraldWait) -> Reply:
         """The station's detectors are in use: `herald.ready` will say when they are this window's (spec 2 §3.6)."""

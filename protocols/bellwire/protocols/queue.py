@@ -17,6 +17,9 @@ from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.readout import IN_Z, Readout
 from bellwire.protocols.timers import Timer
 
+TEST_PURPOSE: Final = 2
+"""The purpose of the pairs that the agents make for test rounds."""
+
 WANTED: Final = tuple(sorted(set(Wanted.__struct_fields__) - set(Request.__struct_fields__)))
 
 
@@ -49,6 +52,11 @@ class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
     def exclusive(self) -> bool:
         """Whether no other request is served from its first window to its last pair."""
         return self.atomic or self.consecutive
+
+    @property
+    def for_test(self) -> bool:
+        """Whether it is for a test round: only agents ask in nobody's name."""
+        return self.purpose_id == TEST_PURPOSE and not self.application
 
 
 class RequestState(StrEnum):
