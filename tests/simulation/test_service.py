@@ -190,6 +190,21 @@ def test_consecutive_request_has_no_pair_of_another_between_its_own_and_an_ordin
     assert any(own[0] < number < own[-1] for number in others)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_consecutive_request_is_not_interrupted_after_first_windows_that_bring_nothing(seed: int) -> None:
+    """2 §3.1: whatever its own windows have brought. Here three windows of four bring nothing, and one is open at a time."""
+    opened = Tap((HeraldOpen,))
+    bed = lossy(seed, communication=1, attempts=1, rules=[opened.rule()])
+    patient, urgent = bed.application("patient"), bed.application("urgent")
+    created = patient.call(ALICE, msgspec.structs.replace(measuring(4), consecutive=True))
+    assert isinstance(created, LinkCreated)
+    urgent.send(ALICE, measuring(4, priority=5))
+    bed.net.run_until(lambda: len(urgent.measured) == 8, limit_ns=SECOND_NS)
+    own = [isinstance(message, HeraldOpen) and message.create_id == created.create_id for _, message in opened.seen]
+    assert len(patient.measured) == 8
+    assert own == sorted(own, reverse=True)
+
+
 # Every error by its name.
 
 

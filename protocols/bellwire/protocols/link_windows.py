@@ -115,6 +115,7 @@ class LinkWindows:
             timeout_ns=settings.window_timeout_ns,
             bright_ratio=settings.bright_ratio(request.spec.min_fidelity),
         )
+        request.begun = True
         request.under_way += 1
         self._turn.charge(request)
         self._open(message, qubit)

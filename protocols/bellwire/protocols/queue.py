@@ -114,12 +114,13 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         self.confirmed = 0
         self.under_way = 0
         """Windows and unconfirmed pairs that may still bring a pair."""
+        self.begun = False
+        """At the primary: whether a window was ever opened for it, whatever became of that."""
         self.kept: list[PairEnd] = []
         """Confirmed pairs of an atomic request, until all of them are."""
         self.timer: Timer | None = None
         self.hindrance = ""
         """What kept its windows from being opened last."""
-        self.on_queued: Callable[[], None] | None = None
         self.on_pair: Callable[[PairEnd], None] | None = None
         self.on_failed: Callable[[RequestError], None] | None = None
         self._queued, self._ended = queued, ended
@@ -137,13 +138,6 @@ class LinkRequest(Machine[RequestState, RequestInput]):
     def accepted(self) -> None:
         """Both ends have it."""
         self._queued(self)
-        if self.on_queued is not None:
-            self.on_queued()
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything of it was done."""
-        return self.confirmed + self.under_way > 0
 
     def counted(self) -> None:
         """One more pair is confirmed."""
