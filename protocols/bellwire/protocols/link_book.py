@@ -11,9 +11,9 @@ from bellwire.protocols.fidelity import Goodness, TestRounds
 from bellwire.protocols.herald import FIDELITY_TOLERANCE, SCHEMES, BrightStates, Scheme, WindowEnd
 from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId, link_id
 from bellwire.protocols.limits import MAX_TOMBSTONES
-from bellwire.protocols.node import Node
+from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.pairs import PairEnd
-from bellwire.protocols.queue import LinkRequest
+from bellwire.protocols.queue import FairQueue, LinkRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,7 @@ class LinkBook:
         self.draw = draw
         """Draws a number evenly from 0 (included) to 1 (excluded)."""
         self.requests: OrderedDict[CreateId, LinkRequest] = OrderedDict()
+        self.turns = FairQueue()
         self.windows: dict[WindowId, WindowEnd] = {}
         self.pairs: dict[PairId, PairEnd] = {}
         self.rounds = TestRounds()
@@ -122,6 +123,11 @@ class LinkBook:
         if pair.under_way and request is not None:
             request.under_way -= 1
         pair.under_way = False
+
+    def refund(self, window_id: WindowId, create_id: CreateId) -> None:
+        """A window, or its pair before it was handed over, is gone: give back what was charged for it (spec 2 §3.1)."""
+        at_most = None if create_id in self.requests else 2 * self.node.qubits.total_of(QubitKind.COMMUNICATION)
+        self.turns.refund(window_id, at_most=at_most)
 
     def only(self, peer: NodeId, allowed: NodeId) -> None:
         """Check that a message came from the one participant that may send it.
