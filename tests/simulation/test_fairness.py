@@ -55,10 +55,22 @@ class Customer(Tally):
             self.asked += self.pairs
 
 
-def shares(seed: int, pairs: int = 900) -> list[float]:
-    """What three applications of different habits get of a saturated link, each as a share of an even third."""
-    bed = lossy(seed)
-    customers = [Customer(bed, "bulk", 1, 5_000), Customer(bed, "batches", 4, 10), Customer(bed, "singles", 12, 1)]
+class Hasty(Tally):
+    """An application that asks again and again for far more than it can get by its deadline."""
+
+    def __init__(self, bed: VirtualTestbed, name: str, *, every_ns: int, max_time_ns: int) -> None:
+        super().__init__(bed, name)
+        self.bed, self.every_ns, self.max_time_ns = bed, every_ns, max_time_ns
+        self._next_ns = 0
+
+    def ask(self) -> None:
+        if self.bed.net.now_ns >= self._next_ns:
+            self._next_ns = self.bed.net.now_ns + self.every_ns
+            self.application.send(ALICE, measuring(1_000, max_time_ns=self.max_time_ns))
+
+
+def share(bed: VirtualTestbed, customers: Sequence[Customer | Hasty], pairs: int) -> list[float]:
+    """What applications get of a saturated link until so many pairs are made, each as a share of an even part."""
 
     def served() -> bool:
         for customer in customers:
@@ -66,7 +78,24 @@ def shares(seed: int, pairs: int = 900) -> list[float]:
         return sum(customer.served for customer in customers) >= pairs
 
     bed.net.run_until(served, limit_ns=60 * SECOND_NS)
-    return [3 * customer.served / sum(each.served for each in customers) for customer in customers]
+    return [len(customers) * customer.served / sum(each.served for each in customers) for customer in customers]
+
+
+def shares(seed: int) -> list[float]:
+    """The shares of three applications of different habits."""
+    bed = lossy(seed)
+    customers = [Customer(bed, "bulk", 1, 5_000), Customer(bed, "batches", 4, 10), Customer(bed, "singles", 12, 1)]
+    return share(bed, customers, pairs=900)
+
+
+def beside_deadlines(seed: int, *, every_ns: int, max_time_ns: int, pairs: int = 600) -> list[float]:
+    """The shares of an application in no hurry and of one whose requests end by their deadlines."""
+    bed = lossy(seed)
+    customers: list[Customer | Hasty] = [
+        Customer(bed, "bulk", 1, 5_000),
+        Hasty(bed, "hasty", every_ns=every_ns, max_time_ns=max_time_ns),
+    ]
+    return share(bed, customers, pairs)
 
 
 def in_order_of_arrival(_: FairQueue, requests: Iterable[LinkRequest]) -> LinkRequest | None:
@@ -86,6 +115,22 @@ def is_fair(seed: int) -> bool:
 def test_saturated_link_is_shared_evenly_whatever_the_habits_of_its_applications(seed: int) -> None:
     """2 §3.1: within a priority, applications take turns."""
     assert is_fair(seed), shares(seed)
+
+
+@pytest.mark.parametrize(("every_ns", "max_time_ns"), [(2 * MS, 10 * MS), (3 * MS, 10 * MS), (2 * MS, 5 * MS)])
+def test_requests_that_end_by_their_deadlines_cost_their_application_no_turn(every_ns: int, max_time_ns: int) -> None:
+    """2 §3.1: what is charged for a window is taken back when it brings nothing, also when its request has ended."""
+    assert beside_deadlines(1, every_ns=every_ns, max_time_ns=max_time_ns) == pytest.approx([1, 1], abs=0.05)
+
+
+def test_requests_whose_deadlines_cannot_be_kept_leave_the_link_to_others() -> None:
+    """2 §3.1: who asks for what cannot be done in time pays for the time that it takes.
+
+    Each request has its turn when the one before it has ended, a millisecond before its own deadline.
+    """
+    bulk, hasty = beside_deadlines(1, every_ns=MS, max_time_ns=10 * MS, pairs=200)
+    assert bulk > 1.8
+    assert hasty < 0.2
 
 
 @pytest.mark.parametrize("broken", [in_order_of_arrival, newest_first])

@@ -8,13 +8,22 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
-from scene import ALICE, BOB, HUB, LINK, MS, ideal_with, leaks, leave, lossy, measure, measuring, run, two_nodes
+from scene import ALICE, BOB, HUB, LINK, MS, Tap, ideal_with, leaks, leave, lossy, measure, measuring, run, two_nodes
 
 from bellwire.protocols.codec import Codec
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
-from bellwire.protocols.messages import LinkCreate, LinkMeasured, PairOutcome, RequestType
+from bellwire.protocols.messages import (
+    HeraldOpen,
+    LinkAdd,
+    LinkCreate,
+    LinkCreated,
+    LinkMeasured,
+    PairOutcome,
+    RequestType,
+)
+from bellwire.protocols.queue import TEST_PURPOSE
 from bellwire.protocols.readout import PAULI_BASES, Basis, Readout, parity
 from bellwire.sim.preset import parse_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualApplication, VirtualLink, VirtualNode, VirtualTestbed
@@ -181,6 +190,21 @@ def test_consecutive_request_has_no_pair_of_another_between_its_own_and_an_ordin
     assert any(own[0] < number < own[-1] for number in others)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_consecutive_request_is_not_interrupted_after_first_windows_that_bring_nothing(seed: int) -> None:
+    """2 §3.1: whatever its own windows have brought. Here three windows of four bring nothing, and one is open at a time."""
+    opened = Tap((HeraldOpen,))
+    bed = lossy(seed, communication=1, attempts=1, rules=[opened.rule()])
+    patient, urgent = bed.application("patient"), bed.application("urgent")
+    created = patient.call(ALICE, msgspec.structs.replace(measuring(4), consecutive=True))
+    assert isinstance(created, LinkCreated)
+    urgent.send(ALICE, measuring(4, priority=5))
+    bed.net.run_until(lambda: len(urgent.measured) == 8, limit_ns=SECOND_NS)
+    own = [isinstance(message, HeraldOpen) and message.create_id == created.create_id for _, message in opened.seen]
+    assert len(patient.measured) == 8
+    assert own == sorted(own, reverse=True)
+
+
 # Every error by its name.
 
 
@@ -337,3 +361,18 @@ def test_test_round_whose_outcome_is_lost_does_not_count_and_holds_nothing_up() 
         assert not book.goodness().estimated
     bed.net.run_for(10 * SECOND_NS)
     assert leaks(bed) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_test_rounds_take_their_share_of_a_link_that_mostly_fails_and_no_more(seed: int) -> None:
+    """2 §4.7: after four pairs for others comes one for a test, also where a pair takes four windows on average."""
+    seen = Tap((HeraldOpen, LinkAdd))
+    bed = lossy(seed, attempts=1, test_every=4, rules=[seen.rule()])
+    application = bed.application()
+    application.call(ALICE, measuring(200))
+    bed.net.run_until(lambda: len(application.measured) == 400, limit_ns=20 * SECOND_NS)
+    added = [message for _, message in seen.seen if isinstance(message, LinkAdd)]
+    tests = {message.create_id for message in added if message.purpose_id == TEST_PURPOSE}
+    assert len(tests) == 50
+    opened = Counter(message.create_id in tests for _, message in seen.seen if isinstance(message, HeraldOpen))
+    assert 0.15 < opened[True] / opened.total() < 0.25

@@ -154,13 +154,28 @@ def leave(application: VirtualApplication, bed: VirtualTestbed) -> None:
     bed.net.run_for(30 * SECOND_NS)
 
 
-def lossy(seed: int, *, communication: int = 2, pair_time_ns: int = 0) -> VirtualTestbed:
+def lossy(
+    seed: int,
+    *,
+    communication: int = 2,
+    pair_time_ns: int = 0,
+    attempts: int = 8,
+    test_every: int = 0,
+    rules: Sequence[Rule] = (),
+) -> VirtualTestbed:
     """Two nodes over a link of which every attempt takes 100 µs and succeeds once in four."""
     node = VirtualNode(communication=communication, storage=2)
     link = VirtualLink(
-        link_id=LINK, ends=(ALICE, BOB), station=HUB, model="lossy", attempts=8, pair_time_ns=pair_time_ns
+        link_id=LINK,
+        ends=(ALICE, BOB),
+        station=HUB,
+        model="lossy",
+        attempts=attempts,
+        pair_time_ns=pair_time_ns,
+        test_every=test_every,
     )
-    return VirtualTestbed(preset=load_preset("ideal"), nodes={ALICE: node, BOB: node}, links=[link], seed=seed)
+    nodes = {ALICE: node, BOB: node}
+    return VirtualTestbed(preset=load_preset("ideal"), nodes=nodes, links=[link], seed=seed, rules=rules)
 
 
 def measuring(number: int = 1, *, priority: int = 0, max_time_ns: int = 100 * SECOND_NS) -> LinkCreate:

@@ -47,8 +47,6 @@ from bellwire.protocols.session import Loss
 from bellwire.protocols.time_hub import TimePart
 from bellwire.protocols.time_sources import TimeSettings
 
-LINK_MESSAGES = (LinkAdd, HeraldOpen, HeraldWait, HeraldReport, HeraldClose, PairConfirm, PairRelease)
-
 
 class AgentBrain:
     """One node's agent, without its sockets and its hardware."""

@@ -37,7 +37,7 @@ class BackendTable(Table, frozen=True, kw_only=True):
 
 
 class LinkTimes(Table, frozen=True, kw_only=True):
-    """How a link is operated. See `LinkSettings`; times in milliseconds. A test round comes after every `test_every` windows.
+    """How a link is operated. See `LinkSettings`; times in milliseconds. A test round comes after every `test_every` pairs.
 
     Raises:
         ConfigError: when the scheme is not known.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bellwire.backends.interface import NodeBackend
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.errors import BackendError, TransportError
+from bellwire.protocols.errors import BackendError, ConfigError, TransportError
 from bellwire.protocols.hardware_clock import ClockClaim
 from bellwire.protocols.ids import BROKER, NodeId, QubitName
 from bellwire.protocols.instructions import AnyCompletion
@@ -203,7 +203,7 @@ class NodeDaemon:
         self._time_socket = TimeSocket(self._time_datagram, self._clock)
         try:
             self._time_socket.reach(host_and_port(endpoint)[0])
-        except TransportError as error:
+        except (ConfigError, TransportError) as error:
             self._tell(f"time goes by way of the session alone: {error}")
             return
         node.uses_path = True
@@ -216,7 +216,7 @@ class NodeDaemon:
         offer = self._time_offer = TimeOffer(hub, self._clock, self._stimulate)
         try:
             offer.listen(own_address(*host_and_port(endpoint)), 0, tell_host=True)
-        except TransportError as error:
+        except (ConfigError, TransportError) as error:
             self._tell(f"time is given by way of the sessions alone: {error}")
 
     def _time_datagram(self, data: bytes, _address: object, arrived_ns: int) -> None:

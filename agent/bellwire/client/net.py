@@ -186,14 +186,14 @@ class Network:
 
         Raises:
             RequestError: as `entangle`, after the pairs that were made.
-            ConfigError: when there is no such basis.
+            ConfigError: when there is no such basis, or no such fidelity.
         """
         nodes = (node_id(first), node_id(second))
         local = readout(basis)
         create = LinkCreate(
             peer=nodes[1],
             number=number,
-            min_fidelity=fidelity,
+            min_fidelity=check_fidelity(fidelity),
             max_time_ns=duration_ns(timeout_s),
             priority=priority,
             request_type=RequestType.MEASURE,

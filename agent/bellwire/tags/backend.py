@@ -24,7 +24,8 @@ from bellwire.tags.simulate import SimulationSettings
 from bellwire.tags.sources import ReaderSource, SimulatedSource, TagSource
 from bellwire.tags.station import TagStation
 from bellwire.tags.stream import Tags
-from bellwire.tags.wire import SCHEME, SocketSource
+from bellwire.tags.wire import SocketSource
+from bellwire.transport.addresses import TCP
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.driver import Driver
 
@@ -223,6 +224,6 @@ def make_source(options: TagOptions, directory: Path) -> TagSource:
     """
     if options.source == SIMULATED:
         return SimulatedSource(options.simulation, options.seed, options.speed)
-    if options.source.startswith(SCHEME):
+    if options.source.startswith(TCP):
         return SocketSource(options.source, options.silence_ms / 1_000)
     return ReaderSource(open_tags(directory / options.source), options.speed)

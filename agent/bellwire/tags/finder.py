@@ -4,7 +4,7 @@ A coincidence is exactly two clicks in the gates of one attempt, on two channels
 
 * A click belongs to the latest attempt that began no later than it, and counts when it lies within one of the attempt's
   gates: `begin <= click - attempt < end`. Other clicks are ignored, and so are channels of no pattern.
-* Before that, a detector's clicks within the dead time of a click of its own that counts are dropped.
+* Before that, a detector's clicks within the dead time of a click of its own that was not dropped are dropped.
 * More than two clicks in the gates reject the attempt: one of them at least was dark.
 
 All of it is done on whole arrays. What a part of the stream leaves to the next is one attempt's begin and at most three clicks.

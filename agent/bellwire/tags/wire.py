@@ -25,25 +25,13 @@ from bellwire.tags.format import (
 )
 from bellwire.tags.sources import TagSource
 from bellwire.tags.stream import NO_TAGS, Tags
+from bellwire.transport.addresses import TCP, host_and_port
 
-SCHEME: Final = "tcp://"
 KEEP_ALIVE_S: Final = 0.5
 """How often a server says something at least."""
 
 STUCK_S: Final = 10.0
 """How long a client may take nothing before a server gives it up."""
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Read `host:port`, with or without `tcp://` before it; `[…]` around an IPv6 address.
-
-    Raises:
-        ConfigError: when it is none.
-    """
-    host, _, port = address.removeprefix(SCHEME).rpartition(":")
-    if not host or not port.isdecimal() or not int(port) < 65_536:
-        raise ConfigError(f"{address!r} is not of the form tcp://host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class SocketSource(TagSource):
@@ -145,7 +133,7 @@ class TagServer:
         except OSError as error:
             raise ConfigError(f"{address}: cannot be listened at: {error.strerror or error}") from None
         port = self._server.sockets[0].getsockname()[1]
-        return f"{SCHEME}{f'[{host}]' if ':' in host else host}:{port}"
+        return f"{TCP}{f'[{host}]' if ':' in host else host}:{port}"
 
     async def close(self) -> None:
         """Stop, and leave every client."""

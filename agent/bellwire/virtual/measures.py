@@ -40,6 +40,9 @@ class Bounds(Checker):
                 self._hold(node, f"deferred windows of {link_id}", link.windows.deferred, limits.MAX_LINK_REQUESTS)
                 self._hold(node, f"tombstones of {link_id}", len(book.ended), limits.MAX_TOMBSTONES)
                 self._hold(node, f"test rounds of {link_id}", len(book.rounds), limits.MAX_TEST_ROUNDS)
+                pairs = len(book.pairs)
+                self._hold(node, f"windows charged for on {link_id}", book.turns.outstanding, len(book.windows) + pairs)
+                self._hold(node, f"outcomes to compare on {link_id}", link.tests.owed, pairs)
                 held += len(book.windows)
             self._hold(node, "windows, one for each communication qubit", held, qubits)
 

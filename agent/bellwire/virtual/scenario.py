@@ -56,7 +56,7 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     """The table `[topology]`. `degree` is the mean number of links of a node of a random network.
 
     `pair_storage` of a node's storage qubits may hold halves of pairs. `link` is the preset's link model, or several that
-    links have in turn, and a window has up to `attempts` attempts; after every `test_every` windows comes a test round.
+    links have in turn, and a window has up to `attempts` attempts; after every `test_every` pairs comes a test round.
     `links_per_station` links share one station, which has `detectors` sets of detectors (0: some for every link) behind a
     switch that takes `switch_us`.
     """

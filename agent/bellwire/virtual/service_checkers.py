@@ -25,12 +25,15 @@ class Service(Checker):
         self._specs: dict[tuple[NodeId, CreateId], CreateSpec] = {}
         self._handed: dict[tuple[NodeId, CreateId], int] = {}
         self._numbers: dict[tuple[LinkId, int], dict[int, CreateId]] = {}
+        self._begun: set[tuple[NodeId, CreateId]] = set()
+        """Requests for which a primary has opened a window."""
         self.oracle.listeners.noted.append(self._noted)
 
     def _noted(self, node: NodeId, event: Event) -> None:
         if event.name == "RequestAdded":
             create_id, link = CreateId(event.subjects[0]), self._link(node, event.subjects[1])
             self._specs[node, create_id] = link.book.requests[create_id].spec
+            self._begun.discard((node, create_id))
         elif event.name == "WindowOpened" and node in self.oracle.bed.agents:
             self._opened(node, event.subjects[0], CreateId(event.subjects[1]))
         elif event.name == "PairConfirmed":
@@ -49,17 +52,16 @@ class Service(Checker):
         if not link.settings.primary:
             return
         chosen = link.book.requests[create_id]
-        begun = chosen.confirmed + chosen.under_way > 1
         for other in link.book.requests.values():
             if other is chosen or other.state is not RequestState.QUEUED:
                 continue
             what = f"{node} opens {window_id} for {create_id}"
-            if other.spec.exclusive and other.confirmed + other.under_way > 0:
+            if other.spec.exclusive and (node, other.create_id) in self._begun:
                 self.violate(f"{what}, in the middle of {other.create_id}, which is exclusive")
             elif (
                 other.missing > 0
                 and other.spec.priority > chosen.spec.priority
-                and not (chosen.spec.exclusive and begun)
+                and not (chosen.spec.exclusive and (node, create_id) in self._begun)
             ):
                 self.violate(
                     f"{what} of priority {chosen.spec.priority}, before {other.create_id} of {other.spec.priority}"
@@ -67,6 +69,7 @@ class Service(Checker):
         others = [each.window_id for each in link.book.windows.values() if each.create_id != create_id]
         if chosen.spec.exclusive and others:
             self.violate(f"{node} opens {window_id} for {create_id}, which is exclusive, beside {', '.join(others)}")
+        self._begun.add((node, create_id))
 
     def _confirmed(self, node: NodeId, pair_id: PairId, create_id: CreateId) -> None:
         """No pair of another request has a number between those of an exclusive one."""

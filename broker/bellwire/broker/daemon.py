@@ -185,7 +185,7 @@ class BrokerDaemon:
             return
         try:
             self._time_offer.listen(*host_and_port(self.hub.endpoint))
-        except TransportError as error:
+        except (ConfigError, TransportError) as error:
             if self._report is not None:
                 self._report(f"time goes by way of the sessions alone: {error}")
 

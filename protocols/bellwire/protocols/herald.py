@@ -175,11 +175,6 @@ class WindowEnd(Machine[WindowState, WindowInput]):
         self.timer: Timer | None = None
         self._cancel, self._ended = cancel, ended
 
-    @property
-    def heralded(self) -> bool:
-        """Whether the window ended with a pair."""
-        return self.state is WindowState.ENDED and self.bell_state is not None
-
     def keep_count(self, attempts: int) -> None:
         """The own hardware has stopped after so many attempts."""
         self.counted = attempts

@@ -83,3 +83,8 @@ def is_endpoint(text: str) -> bool:
 def pair_id(window_id: WindowId, attempt: int) -> PairId:
     """Name the pair that attempt number `attempt` (counted from 1) of a window heralded (spec 2 §3.4)."""
     return PairId(f"{window_id}/{attempt}")
+
+
+def window_of(pair_id: PairId) -> WindowId:
+    """The window that a pair was heralded in."""
+    return WindowId(pair_id.rpartition("/")[0])

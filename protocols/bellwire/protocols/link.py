@@ -16,7 +16,7 @@ from bellwire.protocols.ids import CreateId, NodeId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
 from bellwire.protocols.link_book import LinkBook, LinkSettings
 from bellwire.protocols.link_pairs import LinkPairs
-from bellwire.protocols.link_tests import LinkTests, is_test
+from bellwire.protocols.link_tests import LinkTests
 from bellwire.protocols.link_windows import LinkWindows
 from bellwire.protocols.messages import LinkAccept, LinkAdd, Reply, RequestType
 from bellwire.protocols.node import Node, QubitKind
@@ -65,15 +65,15 @@ class LinkEnd:
         self.pairs = LinkPairs(self.book, self._pair_ready)
         self.windows = LinkWindows(self.book, self.pairs.heralded)
         self.tests = LinkTests(self.book, self.create)
-        self.windows.on_opened = self.tests.window_opened
         self._creates = 0
 
     def _pair_ready(self, request: LinkRequest, pair: PairEnd) -> None:
         """A pair is handed over: to a test round, or to whoever is above."""
-        if is_test(request.spec):
+        if request.spec.for_test:
             self.tests.measured(pair)
         else:
             self._on_pair(request, pair)
+            self.tests.pair_made()
 
     def create(self, spec: CreateSpec) -> LinkRequest:
         """Begin a request at this end and offer it to the other.
@@ -109,9 +109,9 @@ class LinkEnd:
     def add(self, peer: NodeId, message: LinkAdd) -> Reply:
         """The peer offers a request of its own."""
         self.book.only(peer, self.settings.peer)
-        spec = CreateSpec.of(message, message.deadline_ns, message.application)
-        self._admit(spec)
         if message.create_id not in self.book.requests:
+            spec = CreateSpec.of(message, message.deadline_ns, message.application)
+            self._admit(spec)
             request = self._add(message.create_id, spec, originator=False)
             request.step(RequestInput.ACCEPTED)
         return LinkAccept()
@@ -186,6 +186,7 @@ class LinkEnd:
     def peer_lost(self, peer: NodeId, loss: Loss, why: str) -> None:
         """The other end or the station is lost: requests fail, windows abort, halves whose other half is gone end."""
         if peer == self.settings.peer:
+            self.tests.peer_lost(why)
             for request in list(self.book.requests.values()):
                 self.fail_request(request, RequestError(ErrorCode.PEER_LOST, why))
             if loss is not Loss.SILENT:

@@ -11,9 +11,9 @@ from bellwire.protocols.fidelity import Goodness, TestRounds
 from bellwire.protocols.herald import FIDELITY_TOLERANCE, SCHEMES, BrightStates, Scheme, WindowEnd
 from bellwire.protocols.ids import CreateId, LinkId, NodeId, PairId, WindowId, link_id
 from bellwire.protocols.limits import MAX_TOMBSTONES
-from bellwire.protocols.node import Node
+from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.pairs import PairEnd
-from bellwire.protocols.queue import LinkRequest
+from bellwire.protocols.queue import FairQueue, LinkRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +22,9 @@ class LinkSettings:
 
     `goodness` is the fidelity that the link's pairs are expected to have, with its source in the configuration; with
     `bright_states` it is what a request gets that asks for none. `pair_time_ns` is the mean time until one window heralds such
-    a pair, 0 when it is not known. After every `test_every` windows comes one for a test round; 0: there are none. `lead_ns` is
-    how long after its opening a window begins. With `shared_detectors` the station is asked last: who has its detectors then
-    keeps nobody waiting. `guard_ns` is how far off the network's time each party of a
-    window may be.
+    a pair, 0 when it is not known. After every `test_every` pairs that are made for others comes one for a test round; 0: there
+    are none. `lead_ns` is how long after its opening a window begins. With `shared_detectors` the station is asked last: who
+    has its detectors then keeps nobody waiting. `guard_ns` is how far off the network's time each party of a window may be.
     """
 
     link_id: LinkId
@@ -55,7 +54,7 @@ class LinkSettings:
         if self.pair_time_ns < 0:
             raise ValueError("the mean time of a pair is not negative")
         if self.test_every < 0:
-            raise ValueError("test rounds come after a number of windows, or never: 0")
+            raise ValueError("test rounds come after a number of pairs, or never: 0")
         if self.rule.bright != (self.bright_states is not None):
             raise ValueError(f"scheme {self.scheme} {'needs' if self.rule.bright else 'has no'} bright states")
         best = self.goodness if self.bright_states is None else self.bright_states.best_fidelity
@@ -88,6 +87,7 @@ class LinkBook:
         self.draw = draw
         """Draws a number evenly from 0 (included) to 1 (excluded)."""
         self.requests: OrderedDict[CreateId, LinkRequest] = OrderedDict()
+        self.turns = FairQueue()
         self.windows: dict[WindowId, WindowEnd] = {}
         self.pairs: dict[PairId, PairEnd] = {}
         self.rounds = TestRounds()
@@ -123,6 +123,11 @@ class LinkBook:
         if pair.under_way and request is not None:
             request.under_way -= 1
         pair.under_way = False
+
+    def refund(self, window_id: WindowId, create_id: CreateId) -> None:
+        """A window, or its pair before it was handed over, is gone: give back what was charged for it (spec 2 §3.1)."""
+        at_most = None if create_id in self.requests else 2 * self.node.qubits.total_of(QubitKind.COMMUNICATION)
+        self.turns.refund(window_id, at_most=at_most)
 
     def only(self, peer: NodeId, allowed: NodeId) -> None:
         """Check that a message came from the one participant that may send it.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bellwire.protocols.asks import UNSURE, Answer
 from bellwire.protocols.errors import ErrorCode, RemoteProtocolError, RequestError
 from bellwire.protocols.herald import WindowEnd
-from bellwire.protocols.ids import NetworkTimeNs, NodeId, WindowId, pair_id
+from bellwire.protocols.ids import NetworkTimeNs, NodeId, pair_id, window_of
 from bellwire.protocols.instructions import (
     AnyCompletion,
     Apply,
@@ -124,7 +124,7 @@ class LinkPairs:
         if pair is not None and pair.state is PairState.HERALDED:
             self._settle(pair, number, message)
             return None
-        window = self._book.windows.get(WindowId(message.pair_id.rpartition("/")[0]))
+        window = self._book.windows.get(window_of(message.pair_id))
         if pair is None and window is not None:
             if window.claim is not None:
                 raise RequestError(ErrorCode.PROTOCOL, f"{message.pair_id} was confirmed before")
@@ -169,6 +169,7 @@ class LinkPairs:
         pair.confirmed_ns = self._node.endpoint.now_ns
         for ready in request.pair(pair):
             ready.owner = request.spec.application
+            self._book.turns.settle(window_of(ready.pair_id))
             self._node.note("PairDelivered", ready.pair_id, ready.create_id)
             if request.spec.request_type is RequestType.MEASURE:
                 self._measure(request, ready)
@@ -181,6 +182,7 @@ class LinkPairs:
         readout = request.spec.local if request.originator else request.spec.remote
         basis = readout.draw(self._book.draw())
         pair.step(PairInput.CONSUME)
+        pair.for_test = request.spec.for_test
 
         def measured(completions: tuple[AnyCompletion, ...]) -> None:
             self.forget(pair)
@@ -239,6 +241,7 @@ class LinkPairs:
         self._book.bury(pair.pair_id, why)
         self._node.note("PairEnded", pair.pair_id, pair.create_id, detail=f"{pair.state}: {why}")
         self._book.settled(pair)
+        self._book.refund(window_of(pair.pair_id), pair.create_id)
         request = self._book.requests.get(pair.create_id)
         if request is not None and pair in request.kept:
             request.step(RequestInput.PAIR_GONE, pair)

@@ -12,19 +12,11 @@ from bellwire.protocols.ids import NetworkTimeNs, NodeId, PairId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
 from bellwire.protocols.link_book import LinkBook
 from bellwire.protocols.messages import PairCompared, PairOutcome, Reply, RequestType
-from bellwire.protocols.pairs import PairEnd, PairState
-from bellwire.protocols.queue import CreateSpec, LinkRequest
+from bellwire.protocols.pairs import PairEnd
+from bellwire.protocols.queue import TEST_PURPOSE, CreateSpec, LinkRequest
 from bellwire.protocols.readout import PAULI_BASES, Readout, parity
 
-TEST_PURPOSE: Final = 2
-"""The purpose of the pairs that the agents make for test rounds."""
-
 TEST_PRIORITY: Final = 7
-
-
-def is_test(spec: CreateSpec) -> bool:
-    """Whether a request is for a test round: only agents ask in nobody's name."""
-    return spec.purpose_id == TEST_PURPOSE and not spec.application
 
 
 class LinkTests:
@@ -35,18 +27,18 @@ class LinkTests:
         self._node = book.node
         self._settings = book.settings
         self._create = create
-        self._windows = 0
+        self._pairs = 0
         self._measured: OrderedDict[PairId, PairEnd] = OrderedDict()
         """At the secondary: measured pairs of which the primary has not told its outcome yet."""
         self._told: dict[PairId, tuple[int, int]] = {}
-        """At the secondary: the primary's request and outcome, for pairs that are not measured here yet."""
+        """At the secondary: the primary's request and outcome, for pairs of test rounds that are being measured here."""
 
-    def window_opened(self, request: LinkRequest) -> None:
-        """The primary has opened a window. After every `test_every` of them for others comes one for a test."""
-        if not self._settings.test_every or is_test(request.spec):
+    def pair_made(self) -> None:
+        """A pair was made for somebody else. After every `test_every` of them the primary asks for one for a test."""
+        if not self._settings.primary or not self._settings.test_every:
             return
-        self._windows += 1
-        if self._windows % self._settings.test_every:
+        self._pairs += 1
+        if self._pairs % self._settings.test_every:
             return
         readout = Readout(bases=(Readout(bases=PAULI_BASES).draw(self._book.draw()),))
         time_ns = max(2 * self._settings.window_timeout_ns, 4 * self._settings.pair_time_ns)
@@ -107,10 +99,22 @@ class LinkTests:
             self._compare(pair, message.outcome)
             return PairCompared(outcome=pair.outcome.bit)
         held = self._book.pairs.get(message.pair_id)
-        if held is None or held.state is not PairState.CONSUMED or message.pair_id in self._told:
+        if held is None or not held.for_test or message.pair_id in self._told:
             raise RequestError(ErrorCode.UNKNOWN_ID, f"{message.pair_id} is not measured here for a test")
         self._told[message.pair_id] = (number, message.outcome)
         return None
+
+    @property
+    def owed(self) -> int:
+        """How many outcomes of the primary wait for a measurement here."""
+        return len(self._told)
+
+    def peer_lost(self, why: str) -> None:
+        """The other end is lost: what waits for a measurement, and measurements that wait for it, are of no use any more."""
+        told, self._told = self._told, {}
+        for number, _ in told.values():
+            self._node.endpoint.fail(self._settings.peer, number, RequestError(ErrorCode.PEER_LOST, why))
+        self._measured.clear()
 
     def _compare(self, pair: PairEnd, other: int) -> None:
         assert pair.outcome is not None

@@ -25,7 +25,7 @@ from bellwire.protocols.messages import (
     SessionAck,
 )
 from bellwire.protocols.node import QubitKind, failure
-from bellwire.protocols.queue import FairQueue, LinkRequest, RequestInput, RequestState
+from bellwire.protocols.queue import LinkRequest, RequestInput, RequestState
 from bellwire.protocols.timers import Timer
 
 HOPELESS: Final = (ErrorCode.UNKNOWN_ID, ErrorCode.UNSUPP)
@@ -51,8 +51,6 @@ class LinkWindows:
         self._deferred: OrderedDict[WindowId, _Deferred] = OrderedDict()
         self._opened = 0
         self._backing_off = False
-        self._turn = FairQueue()
-        self.on_opened: Callable[[LinkRequest], None] | None = None
         own, settings = book.node.endpoint.node, book.settings
         if settings.rule.midpoint is (settings.station in (own, settings.peer)):
             expected = "a station between the ends" if settings.rule.midpoint else "one of its ends as the station"
@@ -83,7 +81,7 @@ class LinkWindows:
         except RequestError as error:
             self._hinder(error)
             return
-        while (request := self._turn.next(self._book.requests.values())) is not None and self._has_room(request):
+        while (request := self._book.turns.next(self._book.requests.values())) is not None and self._has_room(request):
             qubit = self._node.qubits.take(QubitKind.COMMUNICATION)
             if qubit is None:
                 return
@@ -116,8 +114,9 @@ class LinkWindows:
             timeout_ns=settings.window_timeout_ns,
             bright_ratio=settings.bright_ratio(request.spec.min_fidelity),
         )
+        request.begun = True
         request.under_way += 1
-        self._turn.charge(request)
+        self._book.turns.charge(request, window_id)
         self._open(message, qubit)
         deadline_ns = endpoint.now_ns + settings.window_timeout_ns
 
@@ -145,8 +144,6 @@ class LinkWindows:
         else:
             for party in self._others:
                 endpoint.ask(party, message, deadline_ns, opened)
-        if self.on_opened is not None:
-            self.on_opened(request)
 
     def wait(self, peer: NodeId, message: HeraldWait) -> Reply:
         """The station's detectors are in use: `herald.ready` will say when they are this window's (spec 2 §3.6)."""
@@ -298,7 +295,7 @@ class LinkWindows:
         request = self._book.requests.get(window.create_id)
         if request is not None:
             request.under_way -= 1
-            self._turn.refund(request)
+        self._book.refund(window.window_id, window.create_id)
         if window.claim is not None:
             number, claim = window.claim
             error = RequestError(ErrorCode.UNKNOWN_ID, f"{claim.pair_id} is not held here: {why}")

@@ -100,6 +100,8 @@ class PairEnd(Machine[PairState, PairInput]):
         self.confirmed_ns = 0
         self.outcome: Outcome | None = None
         """Of a pair of type M, once it was measured."""
+        self.for_test = False
+        """Whether it is measured for a test round."""
         self.timer: Timer | None = None
         self.announced = False
         self.under_way = True

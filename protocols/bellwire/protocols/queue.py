@@ -9,13 +9,16 @@ from typing import Any, Final
 import msgspec
 
 from bellwire.protocols.errors import RequestError
-from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId
+from bellwire.protocols.ids import CreateId, NetworkTimeNs, NodeId, WindowId
 from bellwire.protocols.limits import MAX_LINK_REQUESTS
 from bellwire.protocols.machine import Machine, Row
 from bellwire.protocols.messages import Request, RequestType, Wanted
 from bellwire.protocols.pairs import PairEnd
 from bellwire.protocols.readout import IN_Z, Readout
 from bellwire.protocols.timers import Timer
+
+TEST_PURPOSE: Final = 2
+"""The purpose of the pairs that the agents make for test rounds."""
 
 WANTED: Final = tuple(sorted(set(Wanted.__struct_fields__) - set(Request.__struct_fields__)))
 
@@ -49,6 +52,11 @@ class CreateSpec(msgspec.Struct, frozen=True, kw_only=True):
     def exclusive(self) -> bool:
         """Whether no other request is served from its first window to its last pair."""
         return self.atomic or self.consecutive
+
+    @property
+    def for_test(self) -> bool:
+        """Whether it is for a test round: only agents ask in nobody's name."""
+        return self.purpose_id == TEST_PURPOSE and not self.application
 
 
 class RequestState(StrEnum):
@@ -106,12 +114,13 @@ class LinkRequest(Machine[RequestState, RequestInput]):
         self.confirmed = 0
         self.under_way = 0
         """Windows and unconfirmed pairs that may still bring a pair."""
+        self.begun = False
+        """At the primary: whether a window was ever opened for it, whatever became of that."""
         self.kept: list[PairEnd] = []
         """Confirmed pairs of an atomic request, until all of them are."""
         self.timer: Timer | None = None
         self.hindrance = ""
         """What kept its windows from being opened last."""
-        self.on_queued: Callable[[], None] | None = None
         self.on_pair: Callable[[PairEnd], None] | None = None
         self.on_failed: Callable[[RequestError], None] | None = None
         self._queued, self._ended = queued, ended
@@ -129,13 +138,6 @@ class LinkRequest(Machine[RequestState, RequestInput]):
     def accepted(self) -> None:
         """Both ends have it."""
         self._queued(self)
-        if self.on_queued is not None:
-            self.on_queued()
-
-    @property
-    def begun(self) -> bool:
-        """Whether anything of it was done."""
-        return self.confirmed + self.under_way > 0
 
     def counted(self) -> None:
         """One more pair is confirmed."""
@@ -173,13 +175,18 @@ class FairQueue:
     """Whose turn it is on a link: priorities strictly, and applications of one priority by turns (spec 2 §3.1).
 
     Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) with a pair as the unit of service: every application has a
-    tag, the number of pairs that it has been given; whoever has the least is next, and who was away cannot save up.
+    tag, the number of pairs that it has been given or may still be; whoever has the least is next, and who was away cannot
+    save up.
     """
 
     def __init__(self) -> None:
         self._tags: dict[Turn, int] = {}
         self._least: dict[int, int] = {}
         """The least tag of those who waited last, by priority: where who joins them begins."""
+        self._charged: dict[WindowId, Turn] = {}
+        """Who was charged for the windows, and the pairs of them, that may still bring something."""
+        self._cut: dict[Turn, int] = {}
+        """How many windows that were cut off were given back since the last pair, of those who have a tag."""
         self._present: frozenset[Turn] = frozenset()
 
     def next(self, requests: Iterable[LinkRequest]) -> LinkRequest | None:
@@ -209,16 +216,39 @@ class FairQueue:
         away = [turn for turn in self._tags if turn not in present]
         for turn in away[: max(0, len(self._tags) - MAX_LINK_REQUESTS)]:
             del self._tags[turn]
+            self._cut.pop(turn, None)
         self._present = present
 
-    def charge(self, request: LinkRequest) -> None:
+    @property
+    def outstanding(self) -> int:
+        """How many windows, or pairs of them, are charged for and may still bring something."""
+        return len(self._charged)
+
+    def charge(self, request: LinkRequest, window_id: WindowId) -> None:
         """A window is opened for a request, and may bring it a pair."""
         self._tags[_turn(request)] = self._tags.get(_turn(request), 0) + 1
+        self._charged[window_id] = _turn(request)
 
-    def refund(self, request: LinkRequest) -> None:
-        """The window has brought nothing."""
-        if _turn(request) in self._tags:
-            self._tags[_turn(request)] -= 1
+    def settle(self, window_id: WindowId) -> None:
+        """The window's pair is handed over: what was charged for it stays."""
+        turn = self._charged.pop(window_id, None)
+        if turn is not None:
+            self._cut.pop(turn, None)
+
+    def refund(self, window_id: WindowId, *, at_most: int | None = None) -> None:
+        """The window has brought nothing, nor has its pair, if there was one.
+
+        `at_most`, of a window that was cut off by the end of its request: how many of those are given back between two pairs.
+        Somebody whose requests all end too early would else be next for ever, and the link would do nothing else.
+        """
+        turn = self._charged.pop(window_id, None)
+        if turn is None or turn not in self._tags:
+            return
+        if at_most is not None:
+            if self._cut.get(turn, 0) >= at_most:
+                return
+            self._cut[turn] = self._cut.get(turn, 0) + 1
+        self._tags[turn] -= 1
 
 
 def _turn(request: LinkRequest) -> Turn:

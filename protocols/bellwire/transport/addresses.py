@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
+
+from bellwire.protocols.errors import ConfigError
+
+TCP: Final = "tcp://"
 
 
 def host_and_port(endpoint: str) -> tuple[str, int]:
-    """Host and port of an endpoint such as `tcp://127.0.0.1:7100`."""
-    host, _, port = endpoint.rpartition("//")[2].rpartition(":")
-    return host.strip("[]"), int(port) if port.isdecimal() else 0
+    """Read `host:port`, with or without `tcp://` before it; `[…]` around an IPv6 address, port 0 for `*`.
+
+    Raises:
+        ConfigError: when it is none.
+    """
+    host, _, port = endpoint.removeprefix(TCP).rpartition(":")
+    number = "0" if port == "*" else port
+    if not host or "/" in host or not number.isdecimal() or not int(number) < 65_536:
+        raise ConfigError(f"{endpoint!r} is not of the form tcp://host:port")
+    return host.removeprefix("[").removesuffix("]"), int(number)
 
 
 def is_loopback(endpoint: str) -> bool:

@@ -14,7 +14,7 @@ import zmq
 
 from bellwire.protocols.arrival import RELAY
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.errors import TransportError
+from bellwire.protocols.errors import ConfigError, TransportError
 from bellwire.protocols.ids import NodeId
 from bellwire.protocols.path import Dial, DirectSettings
 from bellwire.protocols.paths import HELD, Paths
@@ -266,6 +266,6 @@ def _advertised(settings: DirectSettings, bound: str, broker: str) -> tuple[str,
     with sockets.socket(sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
         try:
             probe.connect(host_and_port(broker))  # sends nothing: it only looks up the route
-        except OSError:
+        except (ConfigError, OSError):
             return ()
         return (f"tcp://{probe.getsockname()[0]}:{port}",)

@@ -62,6 +62,8 @@ def test_pairs_of_type_m_come_with_bases_and_bits_and_leave_nothing_held(bed: Vi
             assert not bed.world.held(NodeId("alice")) | bed.world.held(NodeId("bob"))
             with pytest.raises(ConfigError, match="'w' is no basis"):
                 await anext(network.measured("alice", "bob", basis="w"))
+            with pytest.raises(ConfigError, match="a fidelity of 2: expected 0 to 1"):
+                await anext(network.measured("alice", "bob", fidelity=2.0))
 
     run_virtual(bed, main())
 

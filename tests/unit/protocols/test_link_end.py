@@ -10,8 +10,19 @@ from bellwire.protocols.codec import Codec
 from bellwire.protocols.endpoint import Endpoint
 from bellwire.protocols.errors import ConfigError, ErrorCode
 from bellwire.protocols.ids import CreateId, Epoch, GateId, LinkId, NetworkTimeNs, NodeId, PairId, QubitName, WindowId
-from bellwire.protocols.instructions import Apply, Arm, BellState, Discard, Done, Failed, Initialise, WindowEnded
-from bellwire.protocols.limits import MAX_TEXT_CHARS
+from bellwire.protocols.instructions import (
+    Apply,
+    Arm,
+    BellState,
+    Discard,
+    Done,
+    Failed,
+    Initialise,
+    Measure,
+    Measured,
+    WindowEnded,
+)
+from bellwire.protocols.limits import MAX_LINK_REQUESTS, MAX_TEXT_CHARS
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import (
     GateKind,
@@ -28,16 +39,20 @@ from bellwire.protocols.messages import (
     LinkExpire,
     LinkOk,
     Message,
+    PairCompared,
     PairConfirm,
     PairConfirmed,
+    PairOutcome,
     PairRelease,
     Request,
+    RequestType,
     Role,
     SessionAck,
     SessionError,
     SessionHello,
 )
 from bellwire.protocols.node import QubitKind
+from bellwire.protocols.queue import TEST_PURPOSE
 
 SECOND = 1_000_000_000
 ALICE, BOB, HUB, APP = NodeId("alice"), NodeId("bob"), NodeId("hub"), NodeId("app")
@@ -48,10 +63,10 @@ CODEC = Codec()
 class Bob:
     """The secondary end, hand-fed with what the others would say."""
 
-    def __init__(self, qubits: int = 1) -> None:
+    def __init__(self, qubits: int = 1, *, pair_time_ns: int = 0) -> None:
         self.now_ns = SECOND
         self.number = 1
-        settings = LinkSettings(link_id=LINK, peer=ALICE, station=HUB, primary=False)
+        settings = LinkSettings(link_id=LINK, peer=ALICE, station=HUB, primary=False, pair_time_ns=pair_time_ns)
         self.brain = AgentBrain(
             Endpoint(BOB, Role.AGENT, ONE), [settings], application_timeout_ns=SECOND, draw=lambda: 0.0
         )
@@ -227,6 +242,99 @@ def test_gate_opened_past_its_deadline_is_refused_and_touches_nothing() -> None:
     )
     assert codes(bob.says(ALICE, late)) == [ErrorCode.NOTIME]
     assert bob.brain.node.take_batches() == []
+
+
+# Offers.
+
+
+def offer(number: int, *, application: NodeId = APP, purpose_id: int = 0) -> LinkAdd:
+    return LinkAdd(
+        link_id=LINK,
+        create_id=CreateId(f"alice-{number}"),
+        deadline_ns=NetworkTimeNs(3 * SECOND),
+        application=application,
+        purpose_id=purpose_id,
+        request_type=RequestType.MEASURE,
+    )
+
+
+@pytest.mark.parametrize("code", [ErrorCode.NORES, ErrorCode.NOTIME, ErrorCode.BACKEND])
+def test_offer_that_is_known_is_accepted_again_also_where_it_would_be_refused_by_now(code: ErrorCode) -> None:
+    """2 §2.2."""
+    bob = Bob(pair_time_ns=2 * SECOND)
+    assert kinds(bob.says(ALICE, offer(0))) == [LinkAccept]
+    others = MAX_LINK_REQUESTS - 1 if code is ErrorCode.NORES else 0
+    for number in range(others):
+        bob.says(ALICE, offer(number + 1))
+    if code is ErrorCode.NOTIME:
+        bob.now_ns += 1
+    if code is ErrorCode.BACKEND:
+        bob.brain.node.backend_up = False
+    assert codes(bob.says(ALICE, offer(MAX_LINK_REQUESTS))) == [code]
+    assert kinds(bob.says(ALICE, offer(0))) == [LinkAccept]
+
+
+# Test rounds.
+
+
+def measuring(*, application: NodeId, purpose_id: int) -> Bob:
+    """Bob, whose hardware has been told to measure a half for a request of type M and has not answered."""
+    bob = Bob()
+    wanted = offer(0, application=application, purpose_id=purpose_id)
+    bob.says(ALICE, wanted)
+    bob.says(ALICE, opening(wanted.create_id))
+    bob.heralds()
+    assert kinds(bob.confirms(wanted.create_id)) == [PairConfirmed]
+    return bob
+
+
+def tells(bob: Bob) -> list[Message]:
+    """Alice tells Bob what she has measured."""
+    return bob.says(ALICE, PairOutcome(link_id=LINK, pair_id=PairId(f"{WINDOW}/1"), outcome=1))
+
+
+def measured(bob: Bob) -> list[Message]:
+    """Bob's hardware answers that it has measured. Returns what he sends on it."""
+    (batch,) = bob.brain.node.take_batches()
+    assert isinstance(batch.instructions[-2], Measure)
+    answers = (Measured(bit=1) if isinstance(each, Measure) else Done() for each in batch.instructions)
+    bob.brain.node.complete(batch.number, tuple(answers), bob.now_ns)
+    return bob.sent()
+
+
+def test_outcome_of_a_test_round_waits_for_the_measurement_here_once() -> None:
+    """2 §4.7: one answer is owed, however often the primary asks under new numbers."""
+    bob = measuring(application=NodeId(""), purpose_id=TEST_PURPOSE)
+    assert tells(bob) == []
+    assert codes(tells(bob)) == [ErrorCode.UNKNOWN_ID]
+    assert kinds(measured(bob)) == [PairCompared]
+    assert bob.brain.links[LINK].tests.owed == 0
+
+
+@pytest.mark.parametrize(
+    ("application", "purpose_id"), [(APP, 0), (APP, TEST_PURPOSE), (NodeId(""), 0)], ids=["app", "app-2", "agents"]
+)
+def test_outcome_of_a_pair_that_is_measured_for_something_else_is_refused(application: NodeId, purpose_id: int) -> None:
+    """2 §4.7: UNKNOWN_ID, of a pair that is not for a test round."""
+    bob = measuring(application=application, purpose_id=purpose_id)
+    assert codes(tells(bob)) == [ErrorCode.UNKNOWN_ID]
+    assert bob.brain.links[LINK].tests.owed == 0
+
+
+@pytest.mark.parametrize("epoch", [ONE, Epoch(2)])
+def test_outcome_that_waits_when_the_other_end_is_lost_is_forgotten(epoch: Epoch) -> None:
+    """2 §4.7: also when it has restarted meanwhile."""
+    bob = measuring(application=NodeId(""), purpose_id=TEST_PURPOSE)
+    tells(bob)
+    while bob.brain.endpoint.is_up(ALICE):
+        bob.now_ns = bob.brain.node.next_deadline_ns() or bob.now_ns
+        bob.brain.node.handle_deadline(bob.now_ns)
+    assert bob.brain.links[LINK].tests.owed == 0
+    bob.sent()
+    hello = SessionHello(versions=(1,), role=Role.AGENT, heartbeat_ns=SECOND, epoch=epoch, request_id=99)
+    bob.brain.node.receive(ALICE, CODEC.encode(hello), bob.now_ns)
+    bob.sent()
+    assert PairCompared not in kinds(measured(bob))
 
 
 def test_link_name_too_long_for_the_ids_made_from_it_is_refused() -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bellwire.protocols.departures import Departure
-from bellwire.protocols.errors import TransportError
+from bellwire.protocols.errors import ConfigError, TransportError
 from bellwire.protocols.limits import MAX_DATAGRAM_BYTES
 from bellwire.protocols.time_path import Datagram
 from bellwire.transport.addresses import host_and_port
@@ -83,3 +83,11 @@ async def test_datagram_that_is_too_long_is_dropped_and_not_cut() -> None:
 )
 def test_endpoint_is_taken_apart(endpoint: str, expected: tuple[str, int]) -> None:
     assert host_and_port(endpoint) == expected
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://broker", "tcp://:7100", "tcp://broker:here", "tcp://broker:65536", "ipc:///run/broker:1", ""]
+)
+def test_endpoint_that_is_none_is_one_clear_line(endpoint: str) -> None:
+    with pytest.raises(ConfigError, match="is not of the form tcp://host:port"):
+        host_and_port(endpoint)

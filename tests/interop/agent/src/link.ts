@@ -177,7 +177,7 @@ export class Link implements Origin {
 
   private next(): Request | undefined {
     const queued = [...this.requests.values()].filter((each) => each.state === "QUEUED");
-    const begun = queued.find((each) => each.exclusive && each.confirmed + each.underWay > 0);
+    const begun = queued.find((each) => each.exclusive && each.begun);
     if (!begun) this.meet(queued);
     const first = begun ?? this.firstInTurn(queued.filter((each) => each.wants > 0));
     if (!first || first.wants <= 0) return undefined;
@@ -222,6 +222,7 @@ export class Link implements Origin {
     this.windowCount += 1;
     const window = new Window(`${this.id}-${epoch.toString(16)}-${this.windowCount}`, request, qubit);
     this.count(request, 1);
+    request.begun = true;
     request.underWay += 1;
     const start = driver.networkNow + settings.lead;
     this.arm(window, settings.lead, settings.attempts, settings.windowTimeout);

@@ -47,6 +47,8 @@ export class Request {
   /** Pairs confirmed, and windows and pairs under way. */
   confirmed = 0;
   underWay = 0;
+  /** Whether the primary has opened a window for it. */
+  begun = false;
   timer?: Timer;
   waiting: Half[] = [];
   /** Who was not sure enough of the time when a window was to be opened, and how much it may be off. */

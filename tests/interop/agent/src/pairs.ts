@@ -8,6 +8,7 @@ import { Code, Fields, Message } from "./wire.js";
 
 const UNSETTLED: readonly Code[] = ["TIMEOUT", "PEER_LOST", "LIMIT", "EXPIRE"];
 const MAX_TOMBSTONES = 4096;
+const TEST_PURPOSE = 2;
 
 /** One end's half of a pair. */
 export class Half {
@@ -195,7 +196,8 @@ export class Pairs {
   /** The primary's outcome of a test round (2 §4.7). The fidelity is not estimated here. */
   outcome(message: Message, answer: Answer): void {
     const half = this.halves.get(message.pair_id);
-    if (half?.state !== "CONSUMED" || half.request.wanted.request_type !== "M")
+    const test = half?.request.wanted.purpose_id === TEST_PURPOSE && !half.request.application;
+    if (!half || half.state !== "CONSUMED" || !test || half.owed)
       return answer.refuse("UNKNOWN_ID", "no such pair", "2 §4.7");
     const give = (outcome: number | undefined) => {
       if (outcome === undefined) answer.refuse("BACKEND", "the hardware failed to measure", "2 §4.7");
