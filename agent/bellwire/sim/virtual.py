@@ -19,6 +19,7 @@ from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkMeasured, LinkOk, Reply, Request, Role, SessionAck
 from bellwire.protocols.node import QubitKind
+from bellwire.protocols.paths import serve_status
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
 from bellwire.protocols.time_hub import TimePart
@@ -387,6 +388,7 @@ class VirtualTestbed:
         self.broker = self.endpoint(BROKER, Role.BROKER)
         TimePart(self.broker)
         Topics(self.broker)
+        serve_status(self.broker, lambda _: True)
         self.net.add(BROKER, self.broker)
         return self.broker
 
