@@ -16,6 +16,7 @@ from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
 from bellwire.protocols.herald import BrightStates
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
+from bellwire.protocols.limits import PATH_KEY_BYTES
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkMeasured, LinkOk, Reply, Request, Role, SessionAck
 from bellwire.protocols.node import QubitKind
@@ -35,6 +36,8 @@ from bellwire.simnet.loop import Simnet
 from bellwire.simnet.trace import Trace
 
 SECOND_NS = 1_000_000_000
+
+GRANDMASTER = TimeSettings(sources=())
 
 GUARD_NS = 10_000_000
 """How far off the network's time the parties of a window may be, unless a link says otherwise."""
@@ -243,7 +246,7 @@ class VirtualTestbed:
     """Agents, stations and a world in virtual time.
 
     With `clocks`, participants have clocks of their own and take the network's time from the broker, as daemons do, or as
-    `time` says.
+    `time` says: who has no sources there is a grandmaster, as the broker is unless it says otherwise.
     """
 
     def __init__(
@@ -270,8 +273,8 @@ class VirtualTestbed:
         self._seed = seed
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
-        self._clock = None if clocks is None else BROKER
-        self._time = dict(time or {})
+        self._clocked = clocks is not None
+        self._time = {BROKER: GRANDMASTER} | dict(time or {})
         self._nodes = dict(nodes)
         self._links: dict[NodeId, list[LinkCapable]] = {}
         for link in links:
@@ -314,7 +317,10 @@ class VirtualTestbed:
             epoch = Epoch(self._last_epochs[name] - 1)
         else:
             self._last_epochs[name] = epoch
-        clock = self._clock if role in (Role.AGENT, Role.STATION) else None
+        follows = (
+            self._clocked and role is not Role.APPLICATION and (name not in self._time or self._time[name].sources)
+        )
+        clock = BROKER if follows else None
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
         return kind(name, role, epoch, settings=self.session, clock=clock)
 
@@ -331,7 +337,9 @@ class VirtualTestbed:
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
         served = [link.served() for link in self._links[name]]
-        brain = StationBrain(self.endpoint(name, Role.STATION), served, self._stations.get(name), time=self._time.get(name))
+        brain = StationBrain(
+            self.endpoint(name, Role.STATION), served, self._stations.get(name), time=self._time.get(name)
+        )
         self.stations[name] = brain
         self._start(name, brain)
         return brain
@@ -396,9 +404,14 @@ class VirtualTestbed:
     def restart_broker(self) -> Endpoint:
         """Replace the broker by a later incarnation."""
         self.broker = self.endpoint(BROKER, Role.BROKER)
-        self.broker_time = TimePart(self.broker)
+        self.broker_time = TimePart(self.broker, self._time[BROKER])
+        if self.broker_time.hub is not None:
+            # Nobody takes a side path in virtual time, but the broker keeps account of those that it offers.
+            self.broker_time.hub.offer_path(1, lambda: bytes(PATH_KEY_BYTES))
         Topics(self.broker)
         serve_status(self.broker, lambda _: True)
+        self.broker.begin(self.net.local_ns(BROKER), f"{BROKER}:start")
+        self.broker_time.start()
         self.net.add(BROKER, self.broker)
         return self.broker
 

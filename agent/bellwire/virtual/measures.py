@@ -100,7 +100,9 @@ class Times(Checker):
         if not clock.known or unsure_ns is None:
             self.violate(f"{node} arms for {arm.window_id} and does not know the network's time")
         elif unsure_ns > guard_ns:
-            self.violate(f"{node} arms for {arm.window_id} and is off by up to {unsure_ns} ns, the guard is {guard_ns} ns")
+            self.violate(
+                f"{node} arms for {arm.window_id} and is off by up to {unsure_ns} ns, the guard is {guard_ns} ns"
+            )
         if arm.qubit is None:
             return
         if link.settings(node).lead_ns:

@@ -164,7 +164,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def time(self) -> dict[NodeId, TimeSettings]:
-        """From whom nodes and stations take the network's time: the broker, and the standbys. These follow those before them."""
+        """From whom nodes and stations take the network's time: the broker and the standbys, which follow those before them."""
         settings = {name: TimeSettings(sources=(BROKER, *self.standbys)) for name in (*self.nodes, *self.stations)}
         for number, name in enumerate(self.standbys):
             sources = (BROKER, *self.standbys[:number])

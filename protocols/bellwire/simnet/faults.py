@@ -345,8 +345,7 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
     faults.extend(_draw_clock_faults(mix, who, random, span))
     for _ in range(random.randint(0, mix.link_scenes)):
         faults.append(_draw_link_scene(random, len(faults) + 1, duration_ns))
-    for _ in range(random.randint(0, mix.broker_crashes)):
-        faults.append(_draw_crash(who.broker, random, span(mix.down_ms)))
+    faults.extend(_draw_broker_crashes(mix, who, random, span))
     return tuple(faults)
 
 
@@ -355,6 +354,13 @@ def _draw_crash(node: str, random: Random, span: dict[str, int]) -> Crash:
     if manner is CrashManner.SET_BACK:
         span["duration_ns"] //= 2
     return Crash(node=node, manner=manner, **span)
+
+
+def _draw_broker_crashes(
+    mix: FaultMix, who: Participants, random: Random, span: Callable[[int], dict[str, int]]
+) -> Iterator[Crash]:
+    for _ in range(random.randint(0, mix.broker_crashes)):
+        yield _draw_crash(who.broker, random, span(mix.down_ms))
 
 
 def _draw_clock_faults(
