@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -273,7 +274,24 @@ def test_time_shows_the_clock_of_every_node_and_how_far_off_it_may_be(here: Path
         assert plotted.returncode == 0, plotted.stderr
         assert len(plotted.stdout.splitlines()) >= 3
         assert "<svg" in (here / "clocks.svg").read_text(encoding="utf-8")
+        assert _points(here / "clocks.svg") >= 2 * len(("alice", "bob", "hub")) * 3
+        command = [*BELLWIRE, "time", "--watch", "--plot", "watched.svg", "--every", "0.1", "--json"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout is not None
+            for _ in range(5):
+                assert watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            _, said = watching.communicate(timeout=WAIT_S)
+        assert (watching.returncode, said) == (130, "bellwire: interrupted\n")
+        assert _points(here / "watched.svg") >= 2 * len(("alice", "bob", "hub")) * 4
         nobody = bellwire("time", "nobody", "--timeout", "0.5")
         assert nobody.returncode == 1
         assert nobody.stderr == "bellwire: no answer of nobody within 0.5 s\n"
         assert bellwire("time", "--plot", "clocks.pdf").returncode == 2
+
+
+def _points(plot: Path) -> int:
+    """How many points were drawn: uses of round marks."""
+    text = plot.read_text(encoding="utf-8")
+    marks = re.findall(r'<path id="(\w+)" d="[^"]*C', text)
+    return sum(text.count(f'"#{mark}"') for mark in marks if not mark.startswith("DejaVu"))

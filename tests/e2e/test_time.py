@@ -71,14 +71,20 @@ async def running(file: Path, directory: Path) -> AsyncIterator[Processes]:
 
 async def clocks(client: Path, nodes: list[str]) -> Rows:
     """What `bellwire time --json` says; nothing of nodes that give no answer."""
+    return {row["node"]: row for row in await told(client, "time", *nodes)}
+
+
+async def told(client: Path, *command: str) -> list[dict[str, Any]]:
+    """The table of a command."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bellwire.shell", "time", *nodes),
+        *(sys.executable, "-m", "bellwire.shell", *command),
         *("--json", "--timeout", "2", "--client", str(client)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
     out, _ = await asyncio.wait_for(process.communicate(), WAIT_S)
-    return {row["node"]: row for row in json.loads(out or b"[]")}
+    rows: list[dict[str, Any]] = json.loads(out or b"[]")
+    return rows
 
 
 async def seen(client: Path, nodes: list[str], wanted: Callable[[Rows], bool]) -> Rows:
@@ -166,6 +172,12 @@ async def test_simulated_hardware_gives_the_time_of_its_nodes_and_of_who_follows
             assert rows[name]["uncertainty_ps"] == 1_000 + 5 * 13
             assert rows[name]["uncertainty_ns"] < 1_000_000
         assert rows["hub"]["uncertainty_ps"] is None
+        # Nobody of these has a lease of the broker.
+        shown = await clocks(processes.prepared.client, [])
+        assert list(shown) == ["broker", "alice", "bob", "hub"]
+        assert {row["state"] for row in shown.values()} == {"locked"}
+        peers = await told(processes.prepared.client, "peers")
+        assert {row["node"] for row in peers} == {"alice", "bob", "hub"}
         await processes.kill("world")
         rows = await seen(
             processes.prepared.client, ["alice"], lambda rows: rows["alice"]["state"] == ClockState.HOLDOVER

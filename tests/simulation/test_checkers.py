@@ -21,6 +21,7 @@ from bellwire.protocols.queue import FairQueue, LinkRequest, RequestState
 from bellwire.protocols.registers import Registers
 from bellwire.protocols.session import Session
 from bellwire.protocols.teleport import Half
+from bellwire.protocols.time_hub import TimeHub
 from bellwire.simnet.faults import Crash, Detour, FrameFault, FrameFaultKind, Plan, Skew
 from bellwire.virtual.run import CHECKERS, run_seed
 from bellwire.virtual.scenario import load_scenario
@@ -40,6 +41,11 @@ DEAD_BROKER: Plan = (Crash(number=1, node="broker", start_ns=SECOND_NS, duration
 ONE_WAY_DETOUR: Plan = (
     Skew(number=1, node="n0", offset_ns=50_000_000, drift_ppb=50_000),
     Detour(number=2, sender="broker", receiver="n0", delay_ns=2_000_000, duration_ns=12 * SECOND_NS),
+)
+
+LONG_DETOUR: Plan = (
+    Skew(number=1, node="n0", offset_ns=50_000_000, drift_ppb=50_000),
+    Detour(number=2, sender="broker", receiver="n0", delay_ns=100_000_000, duration_ns=12 * SECOND_NS),
 )
 
 
@@ -118,6 +124,14 @@ def claims_a_better_clock(patch: Patch) -> None:
     patch.setattr(NetworkClock, "uncertainty_ns", shrunk)
 
 
+def keeps_every_side_path(patch: Patch) -> None:
+    patch.setattr(TimeHub, "_forget_path", lambda _self, _lease: None)
+
+
+def arms_however_unsure(patch: Patch) -> None:
+    patch.setattr(Node, "check_time", lambda _self, _guard_ns: None)
+
+
 def numbers_every_window_one(patch: Patch) -> None:
     lead = LinkWindows._lead
 
@@ -186,7 +200,9 @@ BUGS: list[tuple[str, Callable[[Patch], None], Plan]] = [
     ("progress", never_repeats, LIGHT_LOSS),
     ("no-leak", keeps_what_the_dead_held, DEAD_APPLICATION),
     ("bounds", remembers_every_hello, DEAD_BROKER),
+    ("bounds", keeps_every_side_path, ()),
     ("time", takes_a_qubit_twice, ()),
+    ("time", arms_however_unsure, LONG_DETOUR),
     ("time", claims_a_better_clock, ONE_WAY_DETOUR),
 ]
 

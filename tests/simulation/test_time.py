@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from scene import ALICE, BOB, HUB, Tap, release, run, two_nodes
 
 from bellwire.protocols.errors import ErrorCode, RequestError
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.messages import ClockState, HeraldOpen, LinkCreate
+from bellwire.sim.preset import load_preset
 from bellwire.sim.virtual import SECOND_NS, VirtualTestbed
 from bellwire.simnet.clocks import SkewedClock
 from bellwire.simnet.fabric import Rule
+from bellwire.virtual.scenario import Scenario, build_network
 
 CLOCKS = {
     ALICE: SkewedClock(offset_ns=50_000_000, drift_ppb=50_000, since_ns=SECOND_NS),
@@ -95,6 +98,39 @@ def test_primary_that_is_no_longer_locked_opens_no_window_for_a_request_that_it_
     bed.net.run_until(lambda: bool(application.errors), limit_ns=5 * SECOND_NS)
     assert len(opened.seen) == before
     assert application.errors[0].text.startswith("the deadline came first: alice is not locked to the network's time")
+
+
+def test_nodes_go_over_to_a_standby_while_the_broker_is_gone_and_herald_pairs_by_its_time() -> None:
+    """4 §2.2: the standby of a scenario takes over, and its nodes come back when the broker does."""
+    text = 'duration_s = 1.0\n[topology]\nkind = "star"\nsize = 4\nstandbys = 2\nlead_ms = 2.0\nguard_ms = 5.0\n'
+    network = build_network(msgspec.toml.decode(text, type=Scenario), 1)
+    first, second, *others = (NodeId(f"n{number}") for number in range(4))
+    assert network.participants.standbys == (first, second)
+    bed = VirtualTestbed(
+        preset=load_preset("ideal"),
+        nodes=network.nodes,
+        links=network.links,
+        seed=1,
+        clocks=dict.fromkeys(network.nodes, CLOCKS[ALICE]),
+        time=network.time,
+    )
+
+    def chosen() -> set[NodeId | None]:
+        parts = [bed.brain(name).time.node for name in (second, *others, *network.stations)]
+        assert all(part is not None and part.machine.state is ClockState.LOCKED for part in parts)
+        return {part.sources.chosen for part in parts if part is not None}
+
+    bed.net.run_for(5 * SECOND_NS)
+    assert chosen() == {BROKER}
+    bed.crash(BROKER)
+    bed.net.run_for(10 * SECOND_NS)
+    assert chosen() == {first}
+    application = bed.application()
+    application.call(first, LinkCreate(peer=others[0], max_time_ns=5 * SECOND_NS))
+    bed.net.run_until(lambda: len(application.oks) == 2, limit_ns=5 * SECOND_NS)
+    bed.restart_broker()
+    bed.net.run_for(15 * SECOND_NS)
+    assert chosen() == {BROKER}
 
 
 def test_node_in_holdover_serves_until_it_is_less_sure_than_the_guard_band() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json as codec
 import sys
 import time as clock
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+MAX_PLOTTED_ROWS = 100_000
+"""A plot is of so many rows, the last ones: one for each participant and look."""
+
 COLUMNS = ("node", "state", "source", "grandmaster", "offset", "uncertainty", "drift", "path delay")
 
 
@@ -32,7 +36,7 @@ COLUMNS = ("node", "state", "source", "grandmaster", "offset", "uncertainty", "d
 def time_command(
     nodes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NODE …]", help="Whom to ask. [default: the broker and its followers]"),
+        typer.Argument(metavar="[NODE …]", help="Whom to ask. [default: the broker and all nodes]"),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Ask again and again, until Ctrl-C.")] = False,
     every: Annotated[float, typer.Option(min=0.1, max=3_600.0, help="Seconds from one look to the next.")] = 1.0,
@@ -57,7 +61,7 @@ def time_command(
     asked = [node_id(name) for name in nodes or ()]
     if plot is not None:
         _check_plot(plot)
-    seen = Seen()
+    seen = Seen(deque(maxlen=0 if plot is None else MAX_PLOTTED_ROWS))
     try:
         asyncio.run(_look(find_client(client), asked, timeout, every, _patience(watch, plot, lasting), json, seen))
     finally:
@@ -88,9 +92,9 @@ def _check_plot(path: Path) -> None:
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen: a row for each participant and look, and who gave no answer in the last one."""
+    """What was seen: a row for each participant and look, as many as are kept, and who gave no answer in the last one."""
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: deque[dict[str, Any]]
     silent: set[NodeId] = field(default_factory=set)
 
 
@@ -129,8 +133,7 @@ async def _looks(
             at_ns = clock.time_ns()
             rows = [_row(node, report, at_ns) for node, report in reports.items()]
             seen.silent = {node for node, report in reports.items() if report is None}
-            if lasting_s < float("inf") or not seen.rows:
-                seen.rows += rows
+            seen.rows += rows
             yield rows
             if next_s - began_s > lasting_s:
                 return

@@ -10,7 +10,7 @@ import typer
 
 from bellwire.agent.use import Client, Timeout, find_client
 from bellwire.protocols.errors import BellwireError, RequestError
-from bellwire.protocols.ids import BROKER, NodeId, node_id
+from bellwire.protocols.ids import NodeId, node_id
 from bellwire.shell.options import NETWORK, Json, show_json, show_table
 
 app = typer.Typer()
@@ -20,7 +20,7 @@ app = typer.Typer()
 def peers(
     nodes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NODE …]", help="Whom to ask. [default: all that follow the broker's time]"),
+        typer.Argument(metavar="[NODE …]", help="Whom to ask. [default: all nodes]"),
     ] = None,
     timeout: Timeout = 5.0,
     client: Client = None,
@@ -49,7 +49,7 @@ async def _peers(path: Path, nodes: list[NodeId], timeout_s: float) -> tuple[lis
     rows: list[dict[str, str]] = []
     silent: list[str] = []
     async with connect(path) as network:
-        asked = nodes or [node for node in await network.clocks(timeout_s=timeout_s) if node != BROKER]
+        asked = nodes or await network.nodes(timeout_s=timeout_s)
         answers = await asyncio.gather(
             *(network.peers(node, timeout_s=timeout_s) for node in asked), return_exceptions=True
         )

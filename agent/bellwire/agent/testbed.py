@@ -287,6 +287,9 @@ def virtual_testbed(
         session=config.session.settings(),
         application_timeout_ns=nanoseconds(APPLICATION_TIMEOUT_MS),
         clocks={},
+        time={BROKER: config.time.settings()}
+        | {NodeId(name): node.time.settings() for name, node in config.nodes.items()}
+        | {NodeId(name): station.time.settings() for name, station in config.stations.items()},
     )
     endpoints = [bed.brain(NodeId(name)).endpoint for name in (*bed.stations, *bed.agents)]
     bed.net.run_until(

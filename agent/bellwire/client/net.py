@@ -316,16 +316,17 @@ class Network:
     async def clocks(self, nodes: Sequence[str] = (), *, timeout_s: float = 5.0) -> dict[NodeId, TimeReport | None]:
         """Ask participants what they believe of the network's time; `None` of those that do not answer.
 
-        Without `nodes` the broker and all that follow it are asked.
+        Without `nodes` the broker and all agents and stations are asked.
 
         Raises:
-            RequestError: when the broker, asked for its followers, does not answer.
+            RequestError: when the broker, asked for these, does not answer.
         """
         reports: dict[NodeId, TimeReport | None] = {}
         asked = [node_id(name) for name in nodes]
         if not asked:
             reports[BROKER] = broker = await self._clock(BROKER, timeout_s)
-            asked = list(broker.followers)
+            # It names more followers than sessions, but only sessions tell of who takes the time from elsewhere.
+            asked = sorted({*broker.followers, *await self.nodes(timeout_s=timeout_s)})
         answers = await asyncio.gather(*(self._clock(node, timeout_s) for node in asked), return_exceptions=True)
         for node, answer in zip(asked, answers, strict=True):
             if isinstance(answer, BaseException) and not isinstance(answer, RequestError):
@@ -333,8 +334,19 @@ class Network:
             reports[node] = answer if isinstance(answer, TimeReport) else None
         return reports
 
+    async def nodes(self, *, timeout_s: float = 5.0) -> list[NodeId]:
+        """Name the agents and stations that are in session with the broker, in order; of very many, the first 256.
+
+        Raises:
+            RequestError: when the broker does not answer.
+        """
+        report = await self.peers(BROKER, timeout_s=timeout_s)
+        return sorted((*report.direct, *report.relayed))
+
     async def peers(self, node: str, *, timeout_s: float = 5.0) -> SessionReport:
-        """Ask an agent or a station with whom it is in session, and which way its messages to each of them go.
+        """Ask a participant with whom it is in session, and which way its messages to each of them go.
+
+        The broker names agents and stations alone.
 
         Raises:
             RequestError: when it does not answer, or cannot say.

@@ -16,12 +16,15 @@ from bellwire.protocols.errors import RequestError
 from bellwire.protocols.events import Event, Journal
 from bellwire.protocols.herald import BrightStates
 from bellwire.protocols.ids import BROKER, Epoch, LinkId, NodeId, QubitName
+from bellwire.protocols.limits import PATH_KEY_BYTES
 from bellwire.protocols.link_book import LinkSettings
 from bellwire.protocols.messages import LinkErr, LinkExpire, LinkMeasured, LinkOk, Reply, Request, Role, SessionAck
 from bellwire.protocols.node import QubitKind
+from bellwire.protocols.paths import serve_status
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.station import StationLink
 from bellwire.protocols.time_hub import TimePart
+from bellwire.protocols.time_sources import TimeSettings
 from bellwire.protocols.topics import Topics
 from bellwire.sim.hardware import WatcherCapable, WorldHardware
 from bellwire.sim.preset import Preset
@@ -33,6 +36,11 @@ from bellwire.simnet.loop import Simnet
 from bellwire.simnet.trace import Trace
 
 SECOND_NS = 1_000_000_000
+
+GRANDMASTER = TimeSettings(sources=())
+
+GUARD_NS = 10_000_000
+"""How far off the network's time the parties of a window may be, unless a link says otherwise."""
 
 _EPOCH_STEP = 1_000
 """Epochs lie apart, so that there are others between them: a clock that was set back gives one that never was before."""
@@ -161,6 +169,7 @@ class VirtualLink:
     test_every: int = 0
     bright_states: BrightStates | None = None
     lead_ns: int = 0
+    guard_ns: int = GUARD_NS
     shared_detectors: bool = False
 
     def settings(self, end: NodeId) -> LinkSettings:
@@ -178,13 +187,14 @@ class VirtualLink:
             test_every=self.test_every,
             bright_states=self.bright_states,
             lead_ns=self.lead_ns,
+            guard_ns=self.guard_ns,
             shared_detectors=self.shared_detectors,
         )
 
     def served(self) -> StationLink:
         """What its station is told of it."""
         primary, secondary = self.ends
-        return StationLink(link_id=self.link_id, primary=primary, secondary=secondary)
+        return StationLink(link_id=self.link_id, primary=primary, secondary=secondary, guard_ns=self.guard_ns)
 
 
 class NodeCapable(Protocol):
@@ -235,7 +245,8 @@ class LinkCapable(Protocol):
 class VirtualTestbed:
     """Agents, stations and a world in virtual time.
 
-    With `clocks`, participants have clocks of their own and take the network's time from the broker, as daemons do.
+    With `clocks`, participants have clocks of their own and take the network's time from the broker, as daemons do, or as
+    `time` says: who has no sources there is a grandmaster, as the broker is unless it says otherwise.
     """
 
     def __init__(
@@ -253,6 +264,7 @@ class VirtualTestbed:
         session: SessionSettings | None = None,
         application_timeout_ns: int = 5 * SECOND_NS,
         clocks: Mapping[NodeId, SkewedClock] | None = None,
+        time: Mapping[NodeId, TimeSettings] | None = None,
         trace: Trace | None = None,
         watchers: Sequence[WatcherCapable] = (),
     ) -> None:
@@ -261,13 +273,14 @@ class VirtualTestbed:
         self._seed = seed
         fabric = Fabric(Random(seed), latency_ns=latency_ns, rules=rules)
         self.net = Simnet(fabric, start_ns=start_ns, clocks=clocks, trace=trace)
-        self._clock = None if clocks is None else BROKER
+        self._clocked = clocks is not None
+        self._time = {BROKER: GRANDMASTER} | dict(time or {})
         self._nodes = dict(nodes)
         self._links: dict[NodeId, list[LinkCapable]] = {}
         for link in links:
             for party in dict.fromkeys((*link.ends, link.station)):
                 self._links.setdefault(party, []).append(link)
-        self._stations_of = {link.link_id: link.station for link in links}
+        self.links = {link.link_id: link for link in links}
         self._stations = dict(stations or {})
         self._epochs = 0
         self._last_epochs: dict[NodeId, Epoch] = {}
@@ -304,7 +317,10 @@ class VirtualTestbed:
             epoch = Epoch(self._last_epochs[name] - 1)
         else:
             self._last_epochs[name] = epoch
-        clock = self._clock if role in (Role.AGENT, Role.STATION) else None
+        follows = (
+            self._clocked and role is not Role.APPLICATION and (name not in self._time or self._time[name].sources)
+        )
+        clock = BROKER if follows else None
         kind = WatchedEndpoint if self.hardware.watchers else Endpoint
         return kind(name, role, epoch, settings=self.session, clock=clock)
 
@@ -321,7 +337,9 @@ class VirtualTestbed:
     def start_station(self, name: NodeId) -> StationBrain:
         """Start a station, or start it again after `crash`."""
         served = [link.served() for link in self._links[name]]
-        brain = StationBrain(self.endpoint(name, Role.STATION), served, self._stations.get(name))
+        brain = StationBrain(
+            self.endpoint(name, Role.STATION), served, self._stations.get(name), time=self._time.get(name)
+        )
         self.stations[name] = brain
         self._start(name, brain)
         return brain
@@ -335,6 +353,7 @@ class VirtualTestbed:
             application_timeout_ns=self._application_timeout_ns,
             draw=Random(f"{name}/{endpoint.epoch}/{self._seed}").random,
             pair_storage=self._nodes[name].pair_storage,
+            time=self._time.get(name),
         )
         self.agents[name] = brain
         self._start(name, brain)
@@ -354,7 +373,7 @@ class VirtualTestbed:
 
     def station_of(self, link_id: LinkId) -> NodeId:
         """The station of a link, or the end that receives."""
-        return self._stations_of[link_id]
+        return self.links[link_id].station
 
     def communication(self, name: NodeId) -> int:
         """How many communication qubits a node has."""
@@ -385,8 +404,14 @@ class VirtualTestbed:
     def restart_broker(self) -> Endpoint:
         """Replace the broker by a later incarnation."""
         self.broker = self.endpoint(BROKER, Role.BROKER)
-        TimePart(self.broker)
+        self.broker_time = TimePart(self.broker, self._time[BROKER])
+        if self.broker_time.hub is not None:
+            # Nobody takes a side path in virtual time, but the broker keeps account of those that it offers.
+            self.broker_time.hub.offer_path(1, lambda: bytes(PATH_KEY_BYTES))
         Topics(self.broker)
+        serve_status(self.broker)
+        self.broker.begin(self.net.local_ns(BROKER), f"{BROKER}:start")
+        self.broker_time.start()
         self.net.add(BROKER, self.broker)
         return self.broker
 

@@ -6,15 +6,19 @@ from typing import Final
 
 from bellwire.protocols import limits
 from bellwire.protocols.endpoint import Endpoint
-from bellwire.protocols.ids import BROKER, NodeId
+from bellwire.protocols.ids import BROKER, NodeId, WindowId
 from bellwire.protocols.instructions import Arm
 from bellwire.protocols.node import Node, QubitKind
 from bellwire.protocols.session import MAX_HELLOS
+from bellwire.protocols.time_hub import TimePart
 from bellwire.simnet.clocks import TRUE_CLOCK
 from bellwire.virtual.checker import Checker
 
 CLOCK_TICK_NS: Final = 2
 """What rounding to whole nanoseconds may add to an error."""
+
+MAX_DRIFT_PPM: Final = 100
+"""By how much a node's own clock is fast or slow at most, as it promises (spec 4 §1.4)."""
 
 
 class Bounds(Checker):
@@ -26,11 +30,14 @@ class Bounds(Checker):
         """Compare everything with its limit."""
         bed = self.oracle.bed
         self._endpoint(BROKER, bed.broker)
+        self._time(BROKER, bed.broker_time)
         for node, station in bed.stations.items():
             self._node(node, station.node)
+            self._time(node, station.time)
             self._hold(node, "windows", len(station.station.windows), limits.MAX_GATES)
         for node, brain in bed.agents.items():
             self._node(node, brain.node)
+            self._time(node, brain.time)
             self._hold(node, "gates", len(brain.gates.gates), limits.MAX_GATES)
             qubits = bed.communication(node)
             held = 0
@@ -52,6 +59,12 @@ class Bounds(Checker):
         free = sum(node.qubits.free(kind) for kind in QubitKind)
         self._hold(name, "free and held qubits", free + len(node.qubits.held), node.qubits.total)
 
+    def _time(self, name: NodeId, part: TimePart) -> None:
+        if part.hub is not None:
+            leases = len(part.hub.followers)
+            self._hold(name, "leases of time", leases, limits.MAX_TIME_LEASES)
+            self._hold(name, "side paths, one for each lease", part.hub.paths, leases)
+
     def _endpoint(self, name: NodeId, endpoint: Endpoint) -> None:
         self._hold(name, "sessions", len(endpoint.sessions), limits.MAX_PEERS)
         self._hold(name, "pending requests", len(endpoint.asks), limits.MAX_PENDING_REQUESTS)
@@ -69,19 +82,34 @@ class Bounds(Checker):
 
 
 class Times(Checker):
-    """No window lies in the past or overlaps another on the same qubit; clocks are as right as they claim."""
+    """Who takes part in a window is sure of the time, and both ends begin it then; no two are on the same qubit.
+
+    Clocks are as right as they claim.
+    """
 
     name = "time"
 
     def watch(self) -> None:
         """Register with the oracle."""
+        self._begins: dict[WindowId, tuple[NodeId, int, int]] = {}
+        """Of windows with a lead for which one end has armed: that end, when it begins, and how far off it says that is."""
         self.oracle.listeners.armed.append(self._armed)
 
     def _armed(self, node: NodeId, arm: Arm) -> None:
-        if arm.start_in_ns < 0:
-            self.violate(f"{node} arms for {arm.window_id}, which began {-arm.start_in_ns} ns ago")
+        link = self.oracle.bed.links[arm.link_id]
+        guard_ns = link.served().guard_ns if arm.qubit is None else link.settings(node).guard_ns
+        clock = self.oracle.bed.brain(node).endpoint.clock
+        unsure_ns = clock.uncertainty_ns(self.oracle.bed.net.local_ns(node))
+        if not clock.known or unsure_ns is None:
+            self.violate(f"{node} arms for {arm.window_id} and does not know the network's time")
+        elif unsure_ns > guard_ns:
+            self.violate(
+                f"{node} arms for {arm.window_id} and is off by up to {unsure_ns} ns, the guard is {guard_ns} ns"
+            )
         if arm.qubit is None:
             return
+        if link.settings(node).lead_ns:
+            self._begin(node, arm)
         other = self.oracle.armed.get((node, arm.qubit))
         if other is not None:
             self.violate(f"{node} arms {arm.qubit} for {arm.window_id}, while it is armed for {other}")
@@ -89,18 +117,44 @@ class Times(Checker):
         if pair is not None:
             self.violate(f"{node} arms {arm.qubit} for {arm.window_id}, while it holds a half of {pair.pair_id}")
 
+    def _begin(self, node: NodeId, arm: Arm) -> None:
+        """Compare when both ends begin a window with what they claim of their clocks."""
+        net = self.oracle.bed.net
+        claimed_ns = self._claimed_ns(node, net.local_ns(node) + arm.start_in_ns)
+        if claimed_ns is None:
+            return
+        claimed_ns += CLOCK_TICK_NS + arm.start_in_ns * MAX_DRIFT_PPM // 1_000_000
+        begins_ns = net.now_ns + arm.start_in_ns
+        first = self._begins.pop(arm.window_id, None)
+        if first is None:
+            self._begins[arm.window_id] = (node, begins_ns, claimed_ns)
+            return
+        other, other_ns, other_claimed_ns = first
+        if abs(begins_ns - other_ns) > claimed_ns + other_claimed_ns:
+            self.violate(
+                f"{node} begins {arm.window_id} {begins_ns - other_ns} ns after {other}, "
+                f"they claim at most {claimed_ns} and {other_claimed_ns} ns"
+            )
+
+    def _claimed_ns(self, node: NodeId, local_ns: int) -> int | None:
+        """How far off a node's idea of the time is at most, as it says.
+
+        `None` when it says nothing, or concludes it in part from before its clock was changed, against its promise: that it
+        says something false cannot be known yet.
+        """
+        brain, clock = self.oracle.bed.brain(node), self.oracle.bed.net.clocks.get(node, TRUE_CLOCK)
+        oldest_ns = None if brain.time.node is None else brain.time.node.servo.oldest_ns
+        if oldest_ns is None or clock.true_ns(oldest_ns) <= clock.since_ns:
+            return None
+        return brain.endpoint.clock.uncertainty_ns(local_ns)
+
     def sample(self) -> None:
         """Compare what nodes claim of their clocks with true time."""
         net = self.oracle.bed.net
         for node in (*self.oracle.bed.agents, *self.oracle.bed.stations):
-            brain = self.oracle.bed.brain(node)
-            oldest_ns = None if brain.time.node is None else brain.time.node.servo.oldest_ns
-            claimed_ns = brain.endpoint.clock.uncertainty_ns(net.local_ns(node))
-            if oldest_ns is None or claimed_ns is None or not net.is_seated(node, brain.node):
+            claimed_ns = self._claimed_ns(node, net.local_ns(node))
+            if claimed_ns is None or not net.is_seated(node, self.oracle.bed.brain(node).node):
                 continue
-            clock = net.clocks.get(node, TRUE_CLOCK)
-            if clock.true_ns(oldest_ns) <= clock.since_ns:
-                continue  # concluded in part from before the clock was changed, against its promise: that cannot be known yet
             error_ns = self.oracle.read_clock(node)
             if abs(error_ns) > claimed_ns + CLOCK_TICK_NS:
                 self.violate(f"the clock of {node} is wrong by {error_ns} ns, it claims at most {claimed_ns} ns")

@@ -284,6 +284,7 @@ class Run:
             start_ns=START_NS,
             session=self.scenario.session.settings(),
             clocks=Injector.clocks(self.plan, START_NS),
+            time=self.network.time,
             trace=self.trace,
             watchers=[*tracers, self.oracle],
         )

@@ -21,10 +21,12 @@ from bellwire.protocols.detectors import StationSettings
 from bellwire.protocols.errors import ConfigError
 from bellwire.protocols.herald import ANY_CLICK
 from bellwire.protocols.ids import BROKER, LinkId, NodeId
+from bellwire.protocols.time_hub import DEFAULT_PRIORITY
+from bellwire.protocols.time_sources import TimeSettings
 from bellwire.shell.config import SessionTable, Table, load_config
 from bellwire.sim.physics import LinkPhysics
 from bellwire.sim.preset import load_preset
-from bellwire.sim.virtual import SECOND_NS, VirtualLink, VirtualNode
+from bellwire.sim.virtual import GUARD_NS, SECOND_NS, VirtualLink, VirtualNode
 from bellwire.simnet.faults import FaultMix, Participants
 
 MAX_NODES: Final = 10_000
@@ -58,7 +60,9 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     `pair_storage` of a node's storage qubits may hold halves of pairs. `link` is the preset's link model, or several that
     links have in turn, and a window has up to `attempts` attempts; after every `test_every` pairs comes a test round.
     `links_per_station` links share one station, which has `detectors` sets of detectors (0: some for every link) behind a
-    switch that takes `switch_us`.
+    switch that takes `switch_us`. Windows begin `lead_ms` after they are opened, or at once when that is 0; who is off the
+    network's time by more than `guard_ms` takes part in none. The first `standbys` nodes are sources of time too, for when the
+    broker and those before them are gone.
     """
 
     kind: TopologyKind
@@ -75,6 +79,9 @@ class TopologyTable(Table, frozen=True, kw_only=True):
     link: str | tuple[str, ...] = "ideal"
     attempts: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     test_every: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    lead_ms: Annotated[float, Meta(ge=0.0, le=1e6)] = 0.0
+    guard_ms: Annotated[float, Meta(gt=0.0, le=1e6)] = GUARD_NS / 1e6
+    standbys: Annotated[int, Meta(ge=0, le=64)] = 0
 
     def __post_init__(self) -> None:
         if self.kind is TopologyKind.TWO_NODES and self.size != 2:
@@ -83,6 +90,8 @@ class TopologyTable(Table, frozen=True, kw_only=True):
             raise ValueError("`size` is 2, a ring has at least 3 nodes")
         if not self.link:
             raise ValueError("`link` names no link model")
+        if self.standbys > self.size:
+            raise ValueError(f"`standbys` is {self.standbys}, there are {self.size} nodes")
 
 
 class WorkloadTable(Table, frozen=True, kw_only=True):
@@ -145,11 +154,22 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     applications: tuple[NodeId, ...]
     detectors: StationSettings
     """Those of every station."""
+    standbys: tuple[NodeId, ...] = ()
+    """The nodes that are sources of time too, the best one first."""
 
     @property
     def stations(self) -> tuple[NodeId, ...]:
         """The stations between the nodes."""
         return tuple(dict.fromkeys(link.station for link in self.links if link.station not in link.ends))
+
+    @property
+    def time(self) -> dict[NodeId, TimeSettings]:
+        """From whom nodes and stations take the network's time: the broker and the standbys, which follow those before them."""
+        settings = {name: TimeSettings(sources=(BROKER, *self.standbys)) for name in (*self.nodes, *self.stations)}
+        for number, name in enumerate(self.standbys):
+            sources = (BROKER, *self.standbys[:number])
+            settings[name] = TimeSettings(sources=sources, priority=DEFAULT_PRIORITY + 1 + number)
+        return settings
 
     @property
     def participants(self) -> Participants:
@@ -163,6 +183,9 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
                 neighbours[first, link.station] = neighbours[second, link.station] = None
         for name in (*self.nodes, *stations):
             neighbours[name, BROKER] = None
+            for standby in self.standbys:
+                if name != standby and (standby, name) not in neighbours:
+                    neighbours[name, standby] = None
         for application in self.applications:
             for name in self.nodes:
                 neighbours[name, application] = None
@@ -171,6 +194,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
             stations=stations,
             applications=self.applications,
             broker=BROKER,
+            standbys=self.standbys,
             neighbours=tuple(neighbours),
         )
 
@@ -227,12 +251,20 @@ def build_network(scenario: Scenario, seed: int) -> Network:
                 attempts=table.attempts,
                 test_every=table.test_every,
                 bright_states=physics[model].bright_states(),
+                lead_ns=round(table.lead_ms * 1e6),
+                guard_ns=round(table.guard_ms * 1e6),
                 shared_detectors=bool(table.detectors) and scheme.midpoint,
             )
         )
     applications = tuple(NodeId(f"app{number}") for number in range(scenario.workload.applications))
     detectors = StationSettings(sets=table.detectors or None, switch_ns=round(table.switch_us * 1_000))
-    return Network(nodes=dict.fromkeys(names, node), links=tuple(links), applications=applications, detectors=detectors)
+    return Network(
+        nodes=dict.fromkeys(names, node),
+        links=tuple(links),
+        applications=applications,
+        detectors=detectors,
+        standbys=tuple(names[: table.standbys]),
+    )
 
 
 def _folder() -> Path:

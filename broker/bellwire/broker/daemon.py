@@ -15,6 +15,7 @@ from bellwire.protocols.errors import ConfigError, TransportError
 from bellwire.protocols.ids import BROKER, NodeId
 from bellwire.protocols.introductions import Introducer
 from bellwire.protocols.messages import INTRODUCTIONS, Role
+from bellwire.protocols.paths import serve_status
 from bellwire.protocols.session import SessionSettings
 from bellwire.protocols.time_hub import TimePart
 from bellwire.protocols.time_sources import TimeSettings
@@ -104,6 +105,7 @@ class BrokerDaemon:
         self.hub.follow(self.core)
         self.time = TimePart(self.core, config.time)
         self.topics = Topics(self.core)
+        serve_status(self.core)
         send = noting_departures(self.hub.send, self.core, local_time_ns)
         self.driver = Driver(self.core, send, local_time_ns, self._send_time, spin_ns=config.spin_ns)
         hub = self.time.hub

@@ -67,7 +67,7 @@ class Endpoint:
         self.codec = codec or CODEC
         self.timers = TimerQueue()
         self.counters = Counters()
-        self.is_direct: Callable[[NodeId], bool] = lambda _: False  # whether a peer is reached without the broker
+        self.is_direct: Callable[[NodeId], bool] = lambda _: role is Role.BROKER  # whether nobody relays to a peer
         self.now_ns = 0
         self.cause_id = CauseId("")
         self.sessions: dict[NodeId, Session] = {}

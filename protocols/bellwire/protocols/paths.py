@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from bellwire.protocols.access import EVERYBODY, NODES
 from bellwire.protocols.arrival import RELAY
 from bellwire.protocols.codec import CODEC, Undecodable
 from bellwire.protocols.driven import DrivenCapable
@@ -20,6 +21,7 @@ from bellwire.protocols.limits import MAX_REPORTED_PEERS
 from bellwire.protocols.messages import (
     FencePart,
     Message,
+    Role,
     SessionFence,
     SessionFenced,
     SessionIntroduction,
@@ -372,10 +374,15 @@ class Paths:
 
 
 def serve_status(endpoint: Endpoint) -> None:
-    """Let an endpoint answer with whom it is in session, and which way."""
+    """Let an endpoint answer with whom it is in session, and which way. A broker names no applications."""
+    named = NODES if endpoint.role is Role.BROKER else EVERYBODY
 
     def status(_peer: NodeId, _message: SessionStatus) -> SessionReport:
-        up = sorted(peer for peer, session in endpoint.sessions.items() if session.state is SessionState.UP)
+        up = sorted(
+            peer
+            for peer, session in endpoint.sessions.items()
+            if session.state is SessionState.UP and session.role in named
+        )
         direct = [peer for peer in up if endpoint.is_direct(peer)]
         relayed = [peer for peer in up if not endpoint.is_direct(peer)]
         shown, others = direct[:MAX_REPORTED_PEERS], relayed[:MAX_REPORTED_PEERS]

@@ -81,6 +81,11 @@ class TimeHub:
         """Who holds a lease."""
         return tuple(sorted(self._leases))
 
+    @property
+    def paths(self) -> int:
+        """How many side paths there are: no more than leases."""
+        return len(self._paths)
+
     def grant(self, peer: NodeId, message: TimeLease) -> Reply:
         """Grant a lease in the place of the one before."""
         endpoint, before = self._endpoint, self._leases.get(peer)
@@ -114,8 +119,14 @@ class TimeHub:
         lease = self._leases.pop(peer, None)
         if lease is not None and lease.timer is not None:
             lease.timer.cancel()
-        if lease is not None and lease.path is not None:
+        if lease is not None:
+            self._forget_path(lease)
+
+    def _forget_path(self, lease: _Lease) -> None:
+        """From now on the exchanges of a lease go by way of the session."""
+        if lease.path is not None:
             del self._paths[lease.path.path_id]
+        lease.path = lease.address = None
 
     def _peer_lost(self, peer: NodeId, _loss: Loss, _why: str) -> None:
         self._end(peer)
@@ -134,7 +145,7 @@ class TimeHub:
             if lease.address is not None:
                 lease.unanswered += 1
                 if lease.unanswered > MAX_UNANSWERED_BURSTS:
-                    lease.address = lease.path = None
+                    self._forget_path(lease)
             self._sync(peer, lease, 0)
 
     def _announcement(self) -> TimeAnnounce:

@@ -110,6 +110,15 @@ class _Exchange:
     uncertainty_ns: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The side path of the chosen source's last lease. `address` is a port of the host where its session goes, or both."""
+
+    source: NodeId
+    side: SidePath
+    address: int | tuple[str, int]
+
+
 @dataclass(slots=True)
 class _Burst:
     exchanges: dict[int, _Exchange] = field(default_factory=dict)
@@ -135,13 +144,15 @@ class TimeNode:
         self._burst = _Burst()
         self._last_sequence = 0
         """Of the Sync that came last: a copy of an earlier one would mix the times of two exchanges."""
+        self._asked: dict[NodeId, int] = {}
+        """The number of the request for a lease that was sent to a source last: an earlier one is not answered any more."""
         self._renewals: dict[NodeId, Timer] = {}
         self._watch: Timer | None = None
         self._hardware_watch: Timer | None = None
         self._proof: tuple[Sample, int] | None = None
         """The best exchange of the last burst with the present source, and when that ended."""
         endpoint.hear(TimeAnnounce, self._announced)
-        self._path: tuple[SidePath, int | tuple[str, int]] | None = None
+        self._path: _Path | None = None
         self._datagrams: list[Datagram] = []
         self.uses_path = False
         """Whether a transport takes datagrams: it says so."""
@@ -188,41 +199,38 @@ class TimeNode:
         )
 
         def answered(answer: Answer) -> None:
-            if isinstance(answer, TimeGrant) and exchanges:
-                self._take_path(answer)
+            if isinstance(answer, TimeGrant) and peer == self.sources.chosen:
+                self._take_path(peer, answer)
             if endpoint.is_up(peer):
                 delay_ns = answer.lease_ns // 2 if isinstance(answer, TimeGrant) else settings.interval_ns
                 self._stop_renewing(peer)
                 self._renewals[peer] = endpoint.timers.at(endpoint.now_ns + delay_ns, lambda: self._lease(peer))
 
-        endpoint.ask(peer, lease, endpoint.now_ns + settings.lease_ns // 2, answered)
+        endpoint.abandon(self._asked.get(peer, 0))
+        self._asked[peer] = endpoint.ask(peer, lease, endpoint.now_ns + settings.lease_ns // 2, answered)
 
     def _announced(self, peer: NodeId, message: TimeAnnounce) -> None:
         self.sources.heard(peer, message, self.endpoint.now_ns)
         self._choose()
         if peer == self.sources.chosen and self._path is not None:
-            self._send(None)
+            self._send(self._path, None)
 
     # The side path.
 
-    def _take_path(self, grant: TimeGrant) -> None:
+    def _take_path(self, source: NodeId, grant: TimeGrant) -> None:
         self._path = None
-        if self.uses_path and grant.path_port and len(grant.path_key) == PATH_KEY_BYTES:
-            path = SidePath(grant.path_id, grant.path_key, Direction.TO_SOURCE)
-            if not grant.path_host:
-                self._path = (path, grant.path_port)
-            elif _is_address(grant.path_host):
-                self._path = (path, (grant.path_host, grant.path_port))
-            else:
-                return
-            self._send(None)
+        if not self.uses_path or not grant.path_port or len(grant.path_key) != PATH_KEY_BYTES:
+            return
+        if grant.path_host and not _is_address(grant.path_host):
+            return
+        address = (grant.path_host, grant.path_port) if grant.path_host else grant.path_port
+        self._path = _Path(source, SidePath(grant.path_id, grant.path_key, Direction.TO_SOURCE), address)
+        self._send(self._path, None)
 
-    def _send(self, message: TimeDelayReq | None) -> Departure:
+    def _send(self, path: _Path, message: TimeDelayReq | None) -> Departure:
         """Send a datagram; an empty one tells the source where this node is reached."""
-        assert self._path is not None
-        path, address = self._path
         departure = Departure(self.endpoint.now_ns)
-        self._datagrams.append(Datagram(address, path.seal(message), departure))
+        self._datagrams.append(Datagram(path.address, path.side.seal(message), departure))
         return departure
 
     def take_datagrams(self) -> list[Datagram]:
@@ -232,17 +240,18 @@ class TimeNode:
 
     def receive_datagram(self, data: bytes, arrived_ns: int, now_ns: int) -> None:
         """Take a datagram that arrived at `arrived_ns`, which may have been a while ago."""
-        if self._path is None or self.sources.chosen is None:
+        path = self._path
+        if path is None:
             return
         self.endpoint.catch_up(now_ns)
         self.endpoint.begin(now_ns)
-        _, message = self._path[0].open(data)
+        _, message = path.side.open(data)
         if isinstance(message, TimeSync):
-            self._sync(self.sources.chosen, message, arrived_ns)
+            self._sync(path.source, message, (path, arrived_ns))
         elif isinstance(message, TimeFollowUp):
-            self._follow_up(self.sources.chosen, message)
+            self._follow_up(path.source, message)
         elif isinstance(message, TimeDelayResp):
-            self._delay_resp(self.sources.chosen, message)
+            self._delay_resp(path.source, message)
 
     def _choose(self) -> None:
         """Exchange with the best source, and with that one alone."""
@@ -282,8 +291,8 @@ class TimeNode:
 
     # Exchanges.
 
-    def _sync(self, peer: NodeId, message: TimeSync, arrived_ns: int | None = None) -> None:
-        """Answer by the way that it came: by datagram when there is an `arrived_ns`."""
+    def _sync(self, peer: NodeId, message: TimeSync, way: tuple[_Path, int] | None = None) -> None:
+        """Answer by the way that it came: `way` is the side path and when it arrived, when it came by datagram."""
         if peer != self.sources.chosen or message.sequence <= self._last_sequence:
             return
         self._last_sequence = message.sequence
@@ -292,10 +301,10 @@ class TimeNode:
         if len(self._burst.exchanges) >= self.settings.exchanges:
             return
         answer = TimeDelayReq(sequence=message.sequence)
-        departure = self.endpoint.tell_timed(peer, answer) if arrived_ns is None else self._send(answer)
+        departure = self.endpoint.tell_timed(peer, answer) if way is None else self._send(way[0], answer)
         if departure is not None:
-            at_ns = self.endpoint.now_ns if arrived_ns is None else arrived_ns
-            exchange = _Exchange(message.exchange, at_ns, departure)
+            arrived_ns = self.endpoint.now_ns if way is None else way[1]
+            exchange = _Exchange(message.exchange, arrived_ns, departure)
             self._burst.exchanges[message.sequence] = exchange
 
     def _follow_up(self, peer: NodeId, message: TimeFollowUp) -> None:

@@ -227,6 +227,8 @@ class FaultMix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slow: int = 0
     slow_us: int = 2_000
     crashes: int = 0
+    broker_crashes: int = 0
+    """Crashes of the broker, which is the grandmaster, besides those of anybody."""
     down_ms: int = 4_000
     ambushes: int = 0
     link_scenes: int = 0
@@ -257,6 +259,8 @@ class Participants(msgspec.Struct, frozen=True, kw_only=True):
     stations: tuple[str, ...]
     applications: tuple[str, ...]
     broker: str
+    standbys: tuple[str, ...] = ()
+    """Agents that are sources of time, besides the broker."""
     neighbours: tuple[tuple[str, str], ...]
 
     @property
@@ -341,6 +345,7 @@ def draw_plan(mix: FaultMix, who: Participants, duration_ns: int, seed: int) -> 
     faults.extend(_draw_clock_faults(mix, who, random, span))
     for _ in range(random.randint(0, mix.link_scenes)):
         faults.append(_draw_link_scene(random, len(faults) + 1, duration_ns))
+    faults.extend(_draw_broker_crashes(mix, who, random, span))
     return tuple(faults)
 
 
@@ -351,11 +356,19 @@ def _draw_crash(node: str, random: Random, span: dict[str, int]) -> Crash:
     return Crash(node=node, manner=manner, **span)
 
 
+def _draw_broker_crashes(
+    mix: FaultMix, who: Participants, random: Random, span: Callable[[int], dict[str, int]]
+) -> Iterator[Crash]:
+    for _ in range(random.randint(0, mix.broker_crashes)):
+        yield _draw_crash(who.broker, random, span(mix.down_ms))
+
+
 def _draw_clock_faults(
     mix: FaultMix, who: Participants, random: Random, span: Callable[[int], dict[str, int]]
 ) -> Iterator[AnyFault]:
-    """What goes wrong with clocks in the middle of a run: of all but the broker, whose clock is the network's."""
-    clocked = who.daemons[:-1]
+    """What goes wrong with clocks in the middle of a run: of all but those whose clock is the network's, or comes to be."""
+    sources = (who.broker, *who.standbys)
+    clocked = [name for name in who.daemons if name not in sources]
     for _ in range(random.randint(0, mix.clock_steps)):
         offset_ns = random.randint(1, max(1, mix.step_ms)) * MILLISECOND_NS
         yield ClockStep(node=random.choice(clocked), offset_ns=offset_ns, **span(0))
@@ -364,7 +377,7 @@ def _draw_clock_faults(
         yield ClockDrift(node=random.choice(clocked), drift_ppb=drift_ppb, **span(0))
     for _ in range(random.randint(0, mix.detours)):
         delay_ns = random.randint(1, max(1, mix.detour_us)) * 1_000
-        ends = random.sample((random.choice(clocked), who.broker), 2)
+        ends = random.sample((random.choice(clocked), random.choice(sources)), 2)
         yield Detour(sender=ends[0], receiver=ends[1], delay_ns=delay_ns, **span(mix.detour_ms))
 
 

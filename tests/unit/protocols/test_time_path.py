@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from tests.unit.protocols.conftest import ALICE, BROKER, MS, SECOND, Wire
+from tests.unit.protocols.conftest import ALICE, BOB, BROKER, MS, SECOND, Wire
 
-from bellwire.protocols.ids import Epoch
-from bellwire.protocols.messages import ClockState, Role, SessionHeartbeat, TimeDelayReq, TimeSync
+from bellwire.protocols.ids import Epoch, NodeId
+from bellwire.protocols.messages import ClockState, Message, Role, SessionHeartbeat, TimeDelayReq, TimeGrant, TimeSync
 from bellwire.protocols.time_hub import TimeHub, TimePart
 from bellwire.protocols.time_node import TimeNode
 from bellwire.protocols.time_path import Direction, SidePath, path_id_of
@@ -167,6 +167,78 @@ def test_datagram_of_a_lease_that_is_over_or_of_nobody_is_dropped() -> None:
     bypass.hub.receive_datagram(b"", ADDRESS, bypass.wire.now_ns, bypass.wire.now_ns)
     assert bypass.hub.take_datagrams() == []
     assert Epoch(1) == bypass.wire.members[BROKER].epoch
+
+
+def test_source_has_no_more_side_paths_than_leases_however_often_one_is_given_up() -> None:
+    """4 §3.5: nothing gets through to the node, so that the source gives every path up."""
+    bypass = Bypass(lets=lambda direction: direction == "up")
+    for _ in range(16):
+        bypass.run(5 * SECOND)
+        assert bypass.hub.paths <= len(bypass.hub.followers) == 1
+
+
+def late_grant(number: int, by_ns: int) -> Callable[[NodeId, Message], list[int]]:
+    """The broker's grant of this number, from 1, comes late, and so do its copies."""
+    granted: list[int] = []
+
+    def fault(sender: NodeId, message: Message) -> list[int]:
+        if sender != BROKER or not isinstance(message, TimeGrant):
+            return [MS]
+        if message.request_id not in granted:
+            granted.append(message.request_id)
+        return [by_ns if granted.index(message.request_id) == number - 1 else MS]
+
+    return fault
+
+
+def test_grant_that_comes_after_that_of_a_later_lease_gives_no_side_path() -> None:
+    """4 §2.3: the second lease, the first with exchanges, is answered when the third, of the locked node, has been."""
+    bypass = Bypass(wire=Wire(fault=late_grant(2, by_ns=SECOND)))
+    bypass.run(SECOND)
+    assert bypass.node.machine.state is ClockState.LOCKED
+    bypass.run(6 * SECOND)
+    assert bypass.node.path_delay_ns is not None
+    assert bypass.node.path_delay_ns <= 100_000
+
+
+def test_late_grant_of_a_source_that_was_left_does_not_replace_the_side_path_of_the_present_one() -> None:
+    """4 §3.5: the node leaves the broker while that one's grant is on its way, and goes on by bob's datagrams."""
+    wire = Wire(fault=late_grant(3, by_ns=4 * SECOND))
+    hubs = {}
+    for port, (name, role) in enumerate(((BROKER, Role.BROKER), (BOB, Role.STATION)), start=PORT):
+        hub = TimePart(wire.join(name, role=role), TimeSettings(priority=port - PORT)).hub
+        assert hub is not None
+        hub.offer_path(port, lambda: KEY)
+        hubs[port] = hub
+    part = TimePart(wire.join(ALICE, clock=BROKER), TimeSettings(sources=(BROKER, BOB)))
+    node = part.node
+    assert node is not None
+    node.uses_path = True
+    part.start()
+    ports: list[object] = []
+
+    def run(duration_ns: int) -> None:
+        end_ns = wire.now_ns + duration_ns
+        while wire.now_ns < end_ns:
+            wire.run(50_000)
+            for datagram in node.take_datagrams():
+                ports.append(datagram.address)
+                assert isinstance(datagram.address, int)
+                hubs[datagram.address].receive_datagram(datagram.data, ADDRESS, wire.now_ns, wire.now_ns)
+            for hub in hubs.values():
+                for datagram in hub.take_datagrams():
+                    node.receive_datagram(datagram.data, wire.now_ns, wire.now_ns)
+
+    run(SECOND)
+    assert (node.sources.chosen, node.machine.state) == (BROKER, ClockState.LOCKED)
+    wire.members[BROKER].clock.known = False
+    run(2 * SECOND)
+    assert node.sources.chosen == BOB
+    ports.clear()
+    run(4 * SECOND)
+    assert set(ports) == {PORT + 1}
+    assert node.path_delay_ns is not None
+    assert node.path_delay_ns <= 100_000
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
