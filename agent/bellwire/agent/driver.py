@@ -123,12 +123,8 @@ class NodeDaemon:
 
     def _make_driver(self, connection: Connection) -> Driver:
         """Drive the node over the broker's connection, and over direct ones if they are wanted."""
-        endpoint, settings = self.brain.endpoint, self._direct_settings
-        if settings is None:
-            serve_status(endpoint, lambda _: False)
-            send = noting_departures(connection.send, endpoint, self._clock)
-            return Driver(self.node, send, self._clock, self._hand_over)
-        paths = Paths(self.node, endpoint)
+        endpoint, settings = self.brain.endpoint, self._direct_settings or DirectSettings()
+        paths = Paths(self.node, endpoint, connects=self._direct_settings is not None)
         serve_status(endpoint, paths.is_direct)
         direct = Direct(paths, endpoint, self._keys, settings, connection.send, clock=self._clock, report=self._report)
         send = noting_departures(direct.send, endpoint, self._clock)
