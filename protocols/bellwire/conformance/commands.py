@@ -50,13 +50,21 @@ def conformance(
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
     coverage: Annotated[
-        bool, typer.Option("--coverage", help="With --list: which sentences with MUST they cite.")
+        bool, typer.Option("--coverage", help="With --list: the sentences with MUST, each with the cases that cite it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which cases would be run, and run none.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A SHOULD that does not hold fails too.")] = False,
     scale: Annotated[
         float, typer.Option("--scale", min=0.1, max=1000.0, help="So many times longer times, for slow targets.")
     ] = 1.0,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="OPTION",
+            help="What the target leaves out, of what the specification leaves to it: applications, paths, schemes.",
+        ),
+    ] = None,
     repeat: Annotated[
         int,
         typer.Option(
@@ -82,7 +90,8 @@ def conformance(
 
         bellwire conformance --backend sim --config lab/alice.toml
 
-    Exit code 0 only if nothing failed. A target that cannot be restarted, for want of --start, has some cases skipped.
+    Exit code 0 only if nothing failed. A case is run once, and its verdict stands. What is skipped says why: there is no
+    --start to restart the target with, for example, or it does --without something that it need not have.
     """
     _need_extra()
     from bellwire.conformance.cases import all_cases
@@ -98,11 +107,11 @@ def conformance(
         rows = covered(chosen)
         show_json(rows) if json else show_coverage(rows)
     elif listing or dry_run:
-        show_json([_as_json(case) for case in chosen]) if json else show_cases(chosen)
+        show_json([_as_json(case) for case in chosen]) if json else show_cases(chosen, covered(all_cases()))
     elif prepare:
-        _prepare(profile, keys, target, scale)
+        _prepare(profile, keys, target, scale, _without(without))
     else:
-        options = _Options(keys, target, start, scale)
+        options = _Options(keys, target, start, scale, _without(without))
         results: list[Result] = []
         for _ in range(repeat):
             results += (
@@ -116,8 +125,8 @@ def conformance(
 class _Options:
     """How a target on the wire is reached."""
 
-    def __init__(self, keys: Path | None, target: str, start: str, scale: float) -> None:
-        self.keys, self.target, self.start, self.scale = keys, target, start, scale
+    def __init__(self, keys: Path | None, target: str, start: str, scale: float, without: frozenset[str]) -> None:
+        self.keys, self.target, self.start, self.scale, self.without = keys, target, start, scale, without
 
 
 def _need_extra() -> None:
@@ -142,6 +151,15 @@ def _role(text: str, optional: bool) -> Any:
     return Role(text)
 
 
+def _without(names: Sequence[str] | None) -> frozenset[str]:
+    from bellwire.conformance.catalogue import OPTIONS
+
+    for name in names or ():
+        if name not in OPTIONS:
+            raise ConfigError(f"--without {name!r} is not one of {', '.join(OPTIONS)}: everything else is required")
+    return frozenset(names or ())
+
+
 def _as_json(case: Case) -> dict[str, Any]:
     from bellwire.conformance.spec import plain
 
@@ -151,16 +169,17 @@ def _as_json(case: Case) -> dict[str, Any]:
         "rule": case.rule,
         "profiles": sorted(map(str, case.roles)),
         "title": case.title,
+        "needs": case.needs,
         "requirement": plain(case.requirement),
     }
 
 
-def _prepare(role: Role, keys: Path | None, target: str, scale: float) -> None:
+def _prepare(role: Role, keys: Path | None, target: str, scale: float, without: frozenset[str]) -> None:
     from bellwire.conformance.target import Folder, Times
 
     if keys is None or not target:
         raise ConfigError("--prepare needs --keys DIR and --target ENDPOINT")
-    folder = Folder(keys.absolute(), role, Times().scaled(scale))
+    folder = Folder(keys.absolute(), role, Times().scaled(scale), without)
     folder.make_keys()
     folder.authorize()
     folder.write(target)
@@ -171,9 +190,16 @@ def _run_wire(role: Role, chosen: Sequence[Case], options: _Options, strict: boo
     from bellwire.conformance.runner import check_target, open_stage, run_cases
 
     console = error_console()
-    where = {"folder": options.keys, "endpoint": options.target, "start": options.start, "scale": options.scale}
     signal.signal(signal.SIGTERM, _interrupt)
-    with open_stage(role, say=lambda text: console.print(text, markup=False, soft_wrap=True), **where) as stage:  # type: ignore[arg-type]
+    with open_stage(
+        role,
+        folder=options.keys,
+        endpoint=options.target,
+        start=options.start,
+        scale=options.scale,
+        without=options.without,
+        say=lambda text: console.print(text, markup=False, soft_wrap=True),
+    ) as stage:
         check_target(stage)
         return run_cases(stage, chosen, strict, _teller(json))
 

@@ -22,10 +22,15 @@ COLOURS: Final = {
 }
 
 
+def _said(result: Result) -> str:
+    """What came of a case, in lines."""
+    return "\n".join(filter(None, (result.text, result.doubt)))
+
+
 def line(result: Result) -> str:
     """One result for a terminal, in rich's markup."""
     colour = COLOURS[result.verdict]
-    text = f"\n    {escape(result.text)}" if result.text else ""
+    text = "".join(f"\n    {escape(each)}" for each in _said(result).splitlines())
     return f"[{colour}]{result.verdict:<13}[/] {result.case.id}  {escape(result.case.title)}{text}"
 
 
@@ -55,6 +60,7 @@ def as_json(profile: str, results: Sequence[Result]) -> dict[str, Any]:
                 "verdict": str(result.verdict),
                 "text": result.text,
                 "seconds": round(result.seconds, 3),
+                "late_s": round(result.late_s, 3),
             }
             for result in results
         ],
@@ -62,23 +68,51 @@ def as_json(profile: str, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def junit(profile: str, results: Sequence[Result]) -> str:
-    """All results as JUnit XML, a suite for the profile. What is informational counts as passed, and says what was found."""
+    """All results as JUnit XML, a suite for each run of the profile.
+
+    What is informational counts as passed, and says what was found.
+    """
+    root = ElementTree.Element("testsuites", _numbers(results) | {"name": f"bellwire conformance {profile}"})
+    for number, run in enumerate(_runs(results), 1):
+        name = f"bellwire conformance {profile}" + (f", run {number}" if number > 1 else "")
+        _suite(ElementTree.SubElement(root, "testsuite", {"name": name} | _numbers(run)), profile, run)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _runs(results: Sequence[Result]) -> list[list[Result]]:
+    """The results run by run: one begins where a case comes again."""
+    runs: list[list[Result]] = []
+    seen: set[str] = set()
+    for result in results:
+        if not runs or result.case.id in seen:
+            runs.append([])
+            seen.clear()
+        runs[-1].append(result)
+        seen.add(result.case.id)
+    return runs
+
+
+def _numbers(results: Sequence[Result]) -> dict[str, str]:
+    """What a suite counts."""
     found = counts(results)
-    seconds = f"{sum(result.seconds for result in results):.3f}"
     numbers = {"tests": str(len(results)), "failures": str(found["fail"]), "skipped": str(found["skip"]), "errors": "0"}
-    suite = ElementTree.Element("testsuite", {"name": f"bellwire conformance {profile}", "time": seconds} | numbers)
+    return numbers | {"time": f"{sum(result.seconds for result in results):.3f}"}
+
+
+def _suite(suite: ElementTree.Element, profile: str, results: Sequence[Result]) -> None:
+    """Put a case for each result into a suite."""
     for result in results:
         names = {"classname": f"{profile}.{result.case.rule}", "name": f"{result.case.id} {result.case.title}"}
         case = ElementTree.SubElement(suite, "testcase", names | {"time": f"{result.seconds:.3f}"})
         if result.verdict is Verdict.FAIL:
-            failure = ElementTree.SubElement(case, "failure", {"message": _xml(result.text)})
-            failure.text = _xml(f"{result.case.rule}: {spec.plain(result.case.requirement)}\n{result.text}")
+            about = {"message": _xml(result.text), "type": str(result.case.level)}
+            failure = ElementTree.SubElement(case, "failure", about)
+            failure.text = _xml(f"{result.case.rule}: {spec.plain(result.case.requirement)}\n{_said(result)}")
         elif result.verdict is Verdict.SKIP:
             ElementTree.SubElement(case, "skipped", {"message": _xml(result.text)})
         elif result.verdict is Verdict.INFORMATIONAL:
-            ElementTree.SubElement(case, "system-out").text = _xml(result.text)
-    ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+            ElementTree.SubElement(case, "system-out").text = _xml(_said(result))
 
 
 def _xml(text: str) -> str:
@@ -86,13 +120,17 @@ def _xml(text: str) -> str:
     return "".join(each if each >= " " or each in "\t\n" else "�" for each in text)
 
 
-def show_cases(cases: Sequence[Case]) -> None:
-    """Print cases for people to read."""
+def show_cases(cases: Sequence[Case], rows: Sequence[dict[str, Any]]) -> None:
+    """Print cases for people to read, and how much of the specification (`coverage`) all cases cover."""
     table = Table("id", "level", "profiles", "what is checked", "requirement")
     for case in cases:
         roles = " ".join(sorted(map(str, case.roles)))
         table.add_row(case.id, case.level, roles, escape(case.title), escape(spec.plain(case.requirement)))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{len(cases)} cases. Of the specification, by all cases: {coverage_line(rows)} (--coverage)", soft_wrap=True
+    )
 
 
 def coverage(cases: Sequence[Case]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bellwire.conformance.catalogue import Case, Failed, Level, Result, Role, Skipped, Verdict
+from bellwire.conformance.catalogue import OPTIONS, Case, Failed, Level, Result, Role, Skipped, Verdict
 from bellwire.conformance.lanes import ClientLane, HubLane, Lane
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import Folder, Process, Times
@@ -40,6 +40,8 @@ def _run(stage: Stage, case: Case, strict: bool) -> Result:
     began_s = time.monotonic()
     verdict, text = Verdict.PASS, ""
     try:
+        if case.needs in stage.folder.without:
+            raise Skipped(f"left out by --without {case.needs}: {OPTIONS[case.needs]}")
         stage.begin()
         case.run(stage)
     except Failed as failure:
@@ -49,8 +51,18 @@ def _run(stage: Stage, case: Case, strict: bool) -> Result:
     except Skipped as reason:
         verdict, text = Verdict.SKIP, str(reason)
     finally:
+        if verdict in (Verdict.FAIL, Verdict.INFORMATIONAL):
+            stage.judged(text)
+        trace = tuple(stage.trace)  # What the kit says to clean up is no part of it.
         stage.end()
-    return Result(case=case, verdict=verdict, text=text, seconds=time.monotonic() - began_s, trace=tuple(stage.trace))
+    return Result(
+        case=case,
+        verdict=verdict,
+        text=text,
+        seconds=time.monotonic() - began_s,
+        late_s=stage.late_s,
+        trace=trace,
+    )
 
 
 def failed(level: Level, strict: bool) -> Verdict:
@@ -66,11 +78,13 @@ def open_stage(
     endpoint: str = "",
     start: str = "",
     scale: float = 1.0,
+    without: frozenset[str] = frozenset(),
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Stage]:
     """A stage for a target: the kit listens (nodes, stations) or connects (brokers), and starts the target if told how.
 
     `folder` holds the keys; without one, they are made for this run and thrown away. `scale` makes all times longer.
+    `without` names the OPTIONS that the target leaves out.
 
     Raises:
         ConfigError: when the options do not fit together, or a key is missing.
@@ -82,7 +96,7 @@ def open_stage(
         raise ConfigError("the target and the kit need each other's keys: --keys DIR, or --start for both to be made")
     with contextlib.ExitStack() as closing:
         path = folder or Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="bellwire-conformance-")))
-        place = Folder(path.absolute(), role, Times().scaled(scale))
+        place = Folder(path.absolute(), role, Times().scaled(scale), without)
         place.make_keys()
         lane: Lane
         if role is Role.BROKER:

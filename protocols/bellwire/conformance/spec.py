@@ -107,6 +107,13 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 @cache
+def common() -> frozenset[str]:
+    """The fields that every message has, `type` included, and `request_id`."""
+    table = chapters()["1"].partition("<!-- fields common -->")[2].partition("<!-- /fields -->")[0]
+    return frozenset({"type", *re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)})
+
+
+@cache
 def vectors() -> tuple[dict[str, Any], ...]:
     """Every test vector, in order."""
     paths = sorted(path for path in (folder() / "vectors").glob("*.json") if path.name != "vectors.schema.json")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -11,7 +13,7 @@ import pytest
 
 from bellwire.conformance.catalogue import Case, Failed, Level, Result, Role, Skipped, Verdict
 from bellwire.conformance.page import diagram, page
-from bellwire.conformance.report import as_json, counts, junit, summary
+from bellwire.conformance.report import as_json, counts, junit, line, summary
 from bellwire.conformance.runner import failed, run_cases
 from bellwire.conformance.watch import EVERY_FIELD, NUMBERS, SAME_OCTETS, Watch
 from bellwire.conformance.wire import Arrow, NoMessage, brief, decode, encode
@@ -31,6 +33,7 @@ def case(number: int, run: Any = None, level: Level = Level.MUST) -> Case:
     )
 
 
+SHOWN = (Verdict.FAIL, Verdict.INFORMATIONAL)
 EVIL = "came: <script>alert(1)</script> \x07 & more"
 RESULTS = [
     Result(case=case(1), verdict=Verdict.PASS, seconds=0.5),
@@ -64,16 +67,22 @@ class Tags(HTMLParser):
 class FakeStage:
     """A stage on which nothing happens."""
 
-    trace: list[Arrow] = []
+    late_s = 0.25
+    folder = SimpleNamespace(without=frozenset({"paths"}))
 
     def __init__(self) -> None:
         self.ended = 0
+        self.trace: list[Arrow] = []
+
+    def judged(self, text: str) -> None:
+        self.trace.append(Arrow(at_s=0.0, sender="kit-target", receiver="kit-target", note=text))
 
     def begin(self) -> None:
         pass
 
     def end(self) -> None:
         self.ended += 1
+        self.trace.append(Arrow(at_s=0.0, sender="kit-app", receiver="kit-target", note="goodbye"))
 
 
 def test_results_are_counted_by_verdict() -> None:
@@ -82,14 +91,24 @@ def test_results_are_counted_by_verdict() -> None:
 
 
 def test_junit_has_a_testcase_for_each_with_failures_and_skips() -> None:
-    suite = ElementTree.fromstring(junit("node", RESULTS))
-    assert {name: suite.get(name) for name in ("tests", "failures", "skipped")} == {
-        "tests": "4",
-        "failures": "1",
-        "skipped": "1",
-    }
+    root = ElementTree.fromstring(junit("node", RESULTS))
+    [suite] = root
+    for counted in (root, suite):
+        assert {name: counted.get(name) for name in ("tests", "failures", "skipped")} == {
+            "tests": "4",
+            "failures": "1",
+            "skipped": "1",
+        }
     assert [[child.tag for child in each] for each in suite] == [[], ["failure"], ["skipped"], ["system-out"]]
     assert "alert(1)" in str(suite[1][0].get("message"))
+    assert suite[1][0].get("type") == "MUST"
+
+
+def test_junit_of_repeated_runs_has_a_suite_for_each() -> None:
+    root = ElementTree.fromstring(junit("node", [*RESULTS, *RESULTS, RESULTS[0]]))
+    assert [suite.get("tests") for suite in root] == ["4", "4", "1"]
+    assert len({suite.get("name") for suite in root}) == 3
+    assert root.get("failures") == "2"
 
 
 def test_json_says_what_every_case_requires_and_what_came() -> None:
@@ -102,7 +121,20 @@ def test_json_says_what_every_case_requires_and_what_came() -> None:
         "verdict": "fail",
         "text": EVIL,
         "seconds": 0.0,
+        "late_s": 0.0,
     }
+
+
+def test_kit_that_stood_still_says_so_of_what_does_not_pass_in_every_report_and_changes_no_verdict() -> None:
+    late = [Result(case=each.case, verdict=each.verdict, text=each.text, late_s=0.25) for each in RESULTS]
+    assert [bool(result.doubt) for result in late] == [False, True, False, True]
+    assert counts(late) == counts(RESULTS)
+    assert "0.25 s" in line(late[1])
+    assert as_json("node", late)["cases"][1]["late_s"] == 0.25
+    [suite] = ElementTree.fromstring(junit("node", late))
+    assert ["0.25 s" in "".join(each.itertext()) for each in suite] == [False, True, False, True]
+    assert page("node", late).count("0.25 s") == 2
+    assert not any(result.doubt for result in RESULTS)
 
 
 def test_page_shows_messages_of_what_failed_and_takes_nothing_as_markup() -> None:
@@ -150,7 +182,35 @@ def test_run_of_a_case_comes_to_its_verdict(
     assert result.verdict is verdict
     assert told == [result]
     assert stage.ended == 1
+    assert [arrow.note for arrow in result.trace] == ([result.text] if verdict in SHOWN else [])
     assert failed(Level.MUST, False) is Verdict.FAIL
+
+
+def test_case_about_what_the_target_does_without_is_not_run() -> None:
+    def run(_: object) -> None:
+        raise Failed("it was run")
+
+    left_out = replace(case(1, run), needs="paths")
+    other = replace(case(2, run), needs="schemes")
+    results = run_cases(FakeStage(), [left_out, other], strict=True)  # type: ignore[arg-type]
+    assert [result.verdict for result in results] == [Verdict.SKIP, Verdict.FAIL]
+    assert "--without paths" in results[0].text
+    with pytest.raises(ValueError, match="nothing that a target may do without"):
+        replace(left_out, needs="everything")
+
+
+def test_diagram_has_a_line_where_the_case_was_decided() -> None:
+    text = diagram([Arrow(at_s=0.3, sender="t", receiver="t", note="expected <a>; " + "came: b, " * 50)])
+    ElementTree.fromstring(text)
+    assert "expected &lt;a&gt;" in text
+    assert "…" in text
+
+
+def test_diagram_tells_fences_and_direct_connections_apart() -> None:
+    fence = {"type": "session.fence", "part": "begin", "number": 7}
+    assert ">session.fence begin 7 (direct)<" in diagram(
+        [Arrow(at_s=0.1, sender="a", receiver="b", message=fence, direct=True)]
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from bellwire.conformance import spec
 from bellwire.conformance.cases.core_2 import clients, greeted
 from bellwire.conformance.catalogue import BROKER, NODE, ON_THE_WIRE, Failed, Role, Section, Skipped
 from bellwire.conformance.party import Party
+from bellwire.conformance.plays import SECOND_NS, Link, created
 from bellwire.conformance.stage import OWN_RATE_PER_S, TURN_S, Stage
-from bellwire.conformance.target import APPLICATION, FAR, OTHER, PEER, STATION, WIRE_ROLES
+from bellwire.conformance.target import APPLICATION, FAR, GUEST, OTHER, PEER, STATION, WIRE_ROLES
 from bellwire.conformance.target import BROKER as HUB
-from bellwire.conformance.wire import brief
+from bellwire.conformance.wire import Message, brief
 
 section = Section()
 
@@ -94,6 +95,45 @@ def other_neighbour(stage: Stage) -> None:
     far.greet()
     fields = {"link_id": "kit-link", "window_id": "w", "attempt": 1, "bell_state": None}
     far.refused("DENIED", "herald.report", **fields)
+
+
+@section.must(
+    "CORE-2.6-05",
+    "An agent MAY be told which applications may use it. It then refuses the requests of others with `DENIED`",
+    NODE,
+    needs="applications",
+)
+def guest(stage: Stage) -> None:
+    """An application that may not use the node is refused with DENIED, for pairs, gates and programs; it may ask the time."""
+    guest = stage.party(GUEST)
+    guest.greet()
+    for kind in ("link.create", "gate.request", "program.run"):
+        guest.refused("DENIED", kind, **_own(spec.example(kind)))
+    guest.ask("time.status")
+    created(stage)
+
+
+def _own(message: Message) -> Message:
+    """The fields of a message that not all have."""
+    return {name: value for name, value in message.items() if name not in spec.common()}
+
+
+@section.must(
+    "CORE-2.6-06",
+    "and so what a neighbour asks for another's sake: a `link.add` or a `gate.open` that names it",
+    NODE,
+    needs="applications",
+)
+def for_a_guest(stage: Stage) -> None:
+    """What a neighbour asks for an application that may not use the node is refused with DENIED: pairs, and gates."""
+    link = Link(stage, application="")
+    answer = link.add(application=GUEST)
+    if answer.get("code") != "DENIED":
+        raise Failed(f"expected link.add for {GUEST} to be refused with DENIED; came: {brief(answer)}")
+    link.herald()
+    link.confirm()
+    fields = _own(spec.example("gate.open")) | {"application": GUEST, "pair_id": link.pair_id}
+    link.primary.refused("DENIED", "gate.open", **(fields | {"deadline_ns": stage.network_ns() + SECOND_NS}))
 
 
 def flood(stage: Stage) -> Party:

@@ -236,10 +236,11 @@ def measured_at_secondary(stage: Stage) -> None:
     accept(link.add(request_type="M", local={"bases": ["y"]}, remote={"bases": ["x"]}))
     link.primary.ask("herald.open", **link.window())
     link.report()
-    link.confirm()
+    soon_ms = stage.times.pair_lifetime_ms / 3
+    link.confirm(expires_ns=stage.network_ns() + round(soon_ms * 1e6))
     wanted: Message = {"pair_id": link.pair_id, "basis": "x", "outcome": 0, "originator": False, "sequence_number": 41}
     told(stage, link.create_id, wanted)
-    stage.application.never("link.expire", "link.ok", during_s=stage.seconds(stage.times.pair_lifetime_ms) * 1.2)
+    stage.application.never("link.expire", "link.ok", during_s=stage.seconds(soon_ms) * 1.2)
 
 
 def told(stage: Stage, create_id: str, wanted: Message) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 from bellwire.conformance import spec
-from bellwire.conformance.cases.core_2 import greeted
-from bellwire.conformance.catalogue import BROKER, Failed, Section
+from bellwire.conformance.cases.core_2 import clients, greeted
+from bellwire.conformance.catalogue import BROKER, Failed, Section, Skipped
 from bellwire.conformance.party import Party
 from bellwire.conformance.stage import Stage
-from bellwire.conformance.target import APPLICATION, PEER
+from bellwire.conformance.target import APPLICATION, CROWD, PEER
 from bellwire.conformance.wire import brief
 
 section = Section()
@@ -98,6 +100,38 @@ def once(stage: Stage) -> None:
     application.put(sent)
     application.expect("event.notice", number=1)
     application.never("event.notice", fresh=False, during_s=stage.seconds(stage.times.retry_limit_ms) * 2)
+
+
+@section.must(
+    "SESS-4.9-06",
+    "further ones are refused with `LIMIT` if all notices of that publisher would then be more than `MAX_NOTICES_PER_S`",
+    BROKER,
+)
+def too_many_notices(stage: Stage) -> None:
+    """Whoever publishes to a crowd is refused with LIMIT beyond the notices of a second, and heard again in the next one."""
+    peer, *crowd = greeted(stage, PEER, *CROWD)
+    for party in crowd:
+        acked(party, "event.subscribe")
+        clients(stage).deafen(party.name)
+    most = spec.limits()["MAX_NOTICES_PER_S"] // len(CROWD)
+    began_s = time.monotonic()
+    for number in range(1, 2 * most + 1 + most // 2):
+        peer.send("event.publish", topic=TOPIC, about="", text="")
+        stage.pace(number)
+    answers = [peer.expect("session.ack", "session.error") for _ in range(number)]
+    took_s = time.monotonic() - began_s
+    taken = sum(answer["type"] == "session.ack" for answer in answers)
+    codes = {answer["code"] for answer in answers if answer["type"] == "session.error"}
+    seconds = math.floor(took_s) + 2  # So many of the target's seconds may have been touched.
+    if taken > seconds * most or codes - {"LIMIT"}:
+        raise Failed(
+            f"expected at most {seconds * most} events to a crowd of {len(CROWD)} in {took_s:.2f} s, and LIMIT;"
+            f" came: {taken}, and {sorted(codes)}"
+        )
+    if not codes:
+        raise Skipped(f"the target takes {took_s:.1f} s for {taken * len(CROWD)} notices: too slow to reach the bound")
+    stage.pause(1.0)
+    publish(peer)
 
 
 @section.must("SESS-5.13-01", "To subscribe twice is as once.", BROKER)
