@@ -53,6 +53,7 @@ export interface Origin {
   /** Wait for the end of a pair's window; false if it is over, or never was. */
   whenOver(windowId: string, act: () => void): boolean;
   done(request: Request): void;
+  goodness(minFidelity: number): number;
   tell(application: string, type: string, fields: Fields, answered?: (reply: Message) => void): void;
 }
 
@@ -161,7 +162,7 @@ export class Pairs {
       peer: this.settings.peer,
       originator: request.originator,
       bell_state: half.bell,
-      goodness: this.settings.goodness,
+      goodness: this.origin.goodness(request.wanted.min_fidelity),
       time_of_goodness_ns: half.heralded,
       confirmed_ns: half.confirmed,
     };

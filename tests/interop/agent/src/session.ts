@@ -327,13 +327,12 @@ export class Endpoint {
   private wrong(name: string, role: Role): [Code, string] | undefined {
     const broker = this.peers.get(this.broker);
     const introduced = this.introduced.get(name);
-    if (name !== this.broker && !introduced && broker?.capabilities.includes("introductions")) {
-      this.disown(broker, `${name} was not introduced`);
-      return ["NO_SESSION", `${name} has not been introduced yet`];
-    }
     const known = introduced ?? this.roles.get(name);
-    if (known ? known === role : role !== "broker") return undefined;
-    return ["DENIED", `${name} says that its role is ${role}, but it is ${known ?? "another"}`];
+    if (known ? known !== role : role === "broker")
+      return ["DENIED", `${name} says that its role is ${role}, but it is ${known ?? "another"}`];
+    if (name === this.broker || introduced || !broker?.capabilities.includes("introductions")) return undefined;
+    this.disown(broker, `${name} was not introduced`);
+    return ["NO_SESSION", `${name} has not been introduced yet`];
   }
 
   private introduction(teller: string, { node, role, incarnation, epoch }: Message): void {
