@@ -23,11 +23,7 @@ PATIENCE_S: Final = 2.0
 def run_cases(
     stage: Stage, cases: Sequence[Case], strict: bool, told: Callable[[Result], None] = lambda _: None
 ) -> list[Result]:
-    """Run cases in order; `told` hears of each result at once.
-
-    Raises:
-        BellwireError: when the target's process has ended.
-    """
+    """Run cases in order; `told` hears of each result at once. A target that ends fails the case, and is started again."""
     results = []
     for case in cases:
         result = _run(stage, case, strict)
@@ -50,11 +46,20 @@ def _run(stage: Stage, case: Case, strict: bool) -> Result:
         verdict, text = failed(case.level, strict), f"a message came without the field {missing}"
     except Skipped as reason:
         verdict, text = Verdict.SKIP, str(reason)
+    except BellwireError as trouble:
+        verdict, text = Verdict.FAIL, str(trouble)
+    except (AttributeError, IndexError, TypeError, ValueError) as odd:
+        verdict, text = Verdict.FAIL, f"the kit could make nothing of what came: {odd!r}"
     finally:
+        crash = stage.crash()
+        if crash:
+            verdict, text = Verdict.FAIL, text if crash in text else "; ".join(filter(None, (text, crash)))
         if verdict in (Verdict.FAIL, Verdict.INFORMATIONAL):
             stage.judged(text)
         trace = tuple(stage.trace)  # What the kit says to clean up is no part of it.
         stage.end()
+        if crash:
+            stage.restart()
     return Result(
         case=case,
         verdict=verdict,

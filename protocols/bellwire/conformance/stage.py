@@ -16,6 +16,7 @@ from bellwire.conformance.target import APPLICATION, BROKER, PARTIES, Folder, Pr
 from bellwire.conformance.timekeeper import Timekeeper
 from bellwire.conformance.watch import FRAMES, KEYS, MAP, Watch
 from bellwire.conformance.wire import Arrow, KeyTwice, Message, NoMessage, decode
+from bellwire.protocols.errors import BellwireError
 
 T = TypeVar("T")
 
@@ -315,6 +316,15 @@ class Stage:
             self.clock.forget()
             self._drain()
         self.process.start()
+
+    def crash(self) -> str:
+        """How the target's process has ended, if the kit has started one and it does not run any more."""
+        try:
+            if self.process is not None:
+                self.process.check()
+        except BellwireError as ended:
+            return str(ended)
+        return ""
 
     def _drain(self) -> None:
         """Take what the former process has sent still, so that it is not taken for the next one's."""

@@ -17,6 +17,7 @@ from bellwire.conformance.report import as_json, counts, junit, line, summary
 from bellwire.conformance.runner import failed, run_cases
 from bellwire.conformance.watch import EVERY_FIELD, NUMBERS, SAME_OCTETS, Watch
 from bellwire.conformance.wire import Arrow, NoMessage, brief, decode, encode
+from bellwire.protocols.errors import BellwireError, TransportError
 
 
 def case(number: int, run: Any = None, level: Level = Level.MUST) -> Case:
@@ -72,7 +73,15 @@ class FakeStage:
 
     def __init__(self) -> None:
         self.ended = 0
+        self.restarts = 0
+        self.crashes: list[str] = []
         self.trace: list[Arrow] = []
+
+    def crash(self) -> str:
+        return self.crashes.pop(0) if self.crashes else ""
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def judged(self, text: str) -> None:
         self.trace.append(Arrow(at_s=0.0, sender="kit-target", receiver="kit-target", note=text))
@@ -164,6 +173,8 @@ def test_diagram_of_many_messages_shows_the_last_ones() -> None:
         (None, Level.MUST, False, Verdict.PASS),
         (Failed("no"), Level.MUST, False, Verdict.FAIL),
         (KeyError("code"), Level.MUST, False, Verdict.FAIL),
+        (TypeError("an int"), Level.SHOULD, False, Verdict.FAIL),
+        (TransportError("nothing came of it"), Level.SHOULD, False, Verdict.FAIL),
         (Failed("no"), Level.SHOULD, False, Verdict.INFORMATIONAL),
         (Failed("no"), Level.SHOULD, True, Verdict.FAIL),
         (Skipped("why"), Level.MUST, True, Verdict.SKIP),
@@ -184,6 +195,20 @@ def test_run_of_a_case_comes_to_its_verdict(
     assert stage.ended == 1
     assert [arrow.note for arrow in result.trace] == ([result.text] if verdict in SHOWN else [])
     assert failed(Level.MUST, False) is Verdict.FAIL
+
+
+@pytest.mark.parametrize("raised", [None, Failed("nothing came"), Skipped("why"), BellwireError("it ended with 3")])
+def test_target_that_ends_fails_the_case_whatever_came_of_it_and_is_started_again(raised: Exception | None) -> None:
+    def run(_: object) -> None:
+        if raised is not None:
+            raise raised
+
+    stage = FakeStage()
+    stage.crashes = ["it ended with 3"]
+    results = run_cases(stage, [case(1, run, Level.SHOULD), case(2)], strict=False)  # type: ignore[arg-type]
+    assert [result.verdict for result in results] == [Verdict.FAIL, Verdict.PASS]
+    assert results[0].text.count("it ended with 3") == 1
+    assert stage.restarts == 1
 
 
 def test_case_about_what_the_target_does_without_is_not_run() -> None:
