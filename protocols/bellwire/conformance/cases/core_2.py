@@ -91,7 +91,7 @@ def other_frames(stage: Stage) -> None:
     answered = application.greet()
     if answered["request_id"] == hello["request_id"]:
         raise Failed("a transmission of three frames was taken for one of two")
-    application.never("session.welcome", during_s=stage.patience_s / 8, request_id=hello["request_id"])
+    application.never("session.welcome", during_s=stage.patience_s / 12, request_id=hello["request_id"])
 
 
 @section.must("CORE-2.3-03", "A broker MUST NOT relay from a connection to which its sender is not bound.", BROKER)
@@ -101,7 +101,7 @@ def unbound(stage: Stage) -> None:
     peer = stage.party(PEER)
     peer.send("session.goodbye", to=application.name, reason="too early")
     peer.expect("session.error", code="NO_SESSION")
-    application.never("session.goodbye", during_s=stage.patience_s / 8)
+    application.never("session.goodbye", during_s=stage.patience_s / 12)
 
 
 @section.must(

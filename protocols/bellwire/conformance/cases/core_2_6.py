@@ -151,7 +151,7 @@ def flood(stage: Stage) -> Party:
     for _ in range(PORTIONS):
         for _ in range(PORTION):
             stage.throw(peer, bytes(OCTETS), note="one of many", to=APPLICATION)
-        if peer.maybe("session.error", code="LIMIT", peer=APPLICATION, request_id=0, within_s=stage.patience_s / 8):
+        if peer.maybe("session.error", code="LIMIT", peer=APPLICATION, request_id=0, within_s=stage.patience_s / 12):
             return peer
     raise Failed(f"expected LIMIT after {PORTION * PORTIONS} messages to one that reads nothing; it did not come")
 

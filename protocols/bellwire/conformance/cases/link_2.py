@@ -216,7 +216,7 @@ def no_application(stage: Stage) -> None:
     stage.application.greet()
     link.herald()
     link.confirm()
-    stage.application.never("link.ok", during_s=stage.patience_s / 8)
+    stage.application.never("link.ok", during_s=stage.patience_s / 12)
 
 
 @section.must("LINK-2.3-06", "for type M it measures its half at once (§4.6) and sends `link.measured`", NODE)
@@ -305,7 +305,7 @@ def application_lost(stage: Stage) -> None:
     ready(stage, at_far, at_station)
     stage.application.leave()
     stage.party(FAR).expect("herald.close", window_id=at_far["window_id"])
-    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 8, create_id=create_id)
+    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 12, create_id=create_id)
 
 
 @section.must("LINK-2.4-06", "Pairs whose OK was sent stay with the application", NODE)
@@ -316,7 +316,7 @@ def pairs_stay(stage: Stage) -> None:
     application = stage.application
     application.reply(application.expect("link.ok", create_id=create_id), "session.ack")
     application.reply(application.expect("link.err", create_id=create_id), "session.ack")
-    application.never("link.expire", during_s=stage.patience_s / 8)
+    application.never("link.expire", during_s=stage.patience_s / 12)
 
 
 @section.must("LINK-5-01", "a `link_id` that the receiver does not have, with `UNKNOWN_ID`", NODE)
@@ -386,4 +386,4 @@ def counted(stage: Stage) -> None:
             ready(stage, *window)
             reported(stage, window[0]["window_id"])
             claim = stage.party(FAR).expect("pair.confirm", create_id=create_id)
-    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 8, create_id=create_id)
+    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 12, create_id=create_id)

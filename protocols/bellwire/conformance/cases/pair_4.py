@@ -173,7 +173,7 @@ def restarted(stage: Stage) -> None:
 def silent(stage: Stage) -> None:
     """When the other end is merely silent its pairs are kept until they expire."""
     link = Link(stage)
-    expires_ns = stage.network_ns() + round(1e6 * (stage.times.liveness_ms * 2 + stage.times.heartbeat_ms * 4))
+    expires_ns = stage.network_ns() + round(1e6 * (stage.times.liveness_ms * 1.5 + stage.times.heartbeat_ms * 2))
     link.pair(expires_ns=expires_ns)
     link.primary.beats = link.primary.greets = False
     left_s = (expires_ns - stage.network_ns()) / 1e9

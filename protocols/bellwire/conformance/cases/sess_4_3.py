@@ -39,7 +39,7 @@ def earlier_epoch(stage: Stage) -> None:
     """A request of an earlier incarnation gets no answer."""
     stage.application.greet()
     ping(stage.application, epoch=stage.application.epoch - 1)
-    stage.application.never("session.error", during_s=stage.patience_s / 8)
+    stage.application.never("session.error", during_s=stage.patience_s / 12)
 
 
 @section.must(
@@ -81,7 +81,7 @@ def refusals_bear(stage: Stage) -> None:
 def goodbye_unrefused(stage: Stage) -> None:
     """A goodbye without a session gets no answer."""
     stage.application.send("session.goodbye", reason="before any hello")
-    stage.application.never("session.error", during_s=stage.patience_s / 8)
+    stage.application.never("session.error", during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.3-07", "A participant that has lost its state MUST begin a new epoch.", ON_THE_WIRE)
@@ -192,7 +192,7 @@ def goodbye_unanswered(stage: Stage) -> None:
     application.inbox.clear()
     application.send("session.goodbye", reason="told")
     application.up = False
-    application.never("session.error", "session.goodbye", "session.welcome", during_s=stage.patience_s / 8)
+    application.never("session.error", "session.goodbye", "session.welcome", during_s=stage.patience_s / 12)
     ping(application)
     application.expect("session.error", code="NO_SESSION")
 
@@ -212,7 +212,7 @@ def error_for_another(stage: Stage) -> None:
     """NO_SESSION that is meant for another incarnation of the target changes nothing."""
     stage.broker.inbox.clear()
     stage.broker.send("session.error", request_id=0, code="NO_SESSION", text="", rule="", peer="", peer_epoch=5)
-    stage.broker.never("session.hello", during_s=stage.patience_s / 8)
+    stage.broker.never("session.hello", during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-6.3-01", "`NO_ROUTE` counts only from a participant whose role is `broker`.", ENDS)
@@ -221,7 +221,7 @@ def false_no_route(stage: Stage) -> None:
     stage.application.greet()
     stage.broker.inbox.clear()
     stage.application.send("session.error", request_id=0, code="NO_ROUTE", text="", rule="", peer=BROKER)
-    stage.broker.never("session.hello", during_s=stage.patience_s / 8)
+    stage.broker.never("session.hello", during_s=stage.patience_s / 12)
 
 
 @section.must(

@@ -28,7 +28,7 @@ def answered(stage: Stage) -> None:
     fence(other, "end", 2)
     fence(other, "begin", 2)
     other.expect("session.fenced", number=2)
-    other.never("session.fenced", fresh=False, during_s=stage.patience_s / 8)
+    other.never("session.fenced", fresh=False, during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.8-02", "Fences and their answers belong to no session.", ENDS)
@@ -38,7 +38,7 @@ def no_session(stage: Stage) -> None:
     fence(other, "break", 1)
     other.expect("session.fenced", number=1)
     other.send("session.fenced", number=77)
-    other.never("session.error", during_s=stage.patience_s / 8)
+    other.never("session.error", during_s=stage.patience_s / 12)
 
 
 @section.must(
@@ -51,7 +51,7 @@ def stale(stage: Stage) -> None:
     other = stranger(stage)
     fence(other, "break", 1, epoch=other.epoch - 1)
     fence(other, "break", 2, peer_epoch=stage.target_epoch - 1)
-    other.never("session.fenced", during_s=stage.patience_s / 8)
+    other.never("session.fenced", during_s=stage.patience_s / 12)
     other.greet()
 
 

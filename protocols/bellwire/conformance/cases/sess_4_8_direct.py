@@ -55,7 +55,7 @@ def connects(stage: Stage) -> None:
     application.greet()
     lesser = listen(application)
     introduce(application, endpoints=[lesser.endpoint])
-    stage.wait(lambda: lesser.made or None, stage.patience_s / 8)
+    stage.wait(lambda: lesser.made or None, stage.patience_s / 12)
     if bool(lesser.made) is bool(stage.target_endpoints):
         raise Failed(
             f"expected {'no' if stage.target_endpoints else 'a'} connection to {APPLICATION}, for the target's endpoints"
@@ -262,7 +262,7 @@ def shown_out(stage: Stage) -> None:
     if not hub(stage).refuses(stage.folder.keys, OTHER, place, stage.patience_s):
         raise Failed(f"expected the handshake of {OTHER} to be refused after its revocation; it was not")
     made = line.made
-    stage.pause(stage.patience_s / 8)
+    stage.pause(stage.patience_s / 12)
     if line.made > made:
         raise Failed(f"expected no connection to {WEST} after its revocation; {line.made - made} were made")
 

@@ -46,7 +46,7 @@ def notices(stage: Stage) -> None:
     for text in ("for one", "for both"):
         application.expect("event.notice", topic=TOPIC, about="door/1", text=text)
     peer.expect("event.notice", topic=TOPIC, text="for both")
-    peer.never("event.notice", during_s=stage.patience_s / 8)
+    peer.never("event.notice", during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.9-02", "`publisher` is the publisher's name as authenticated.", BROKER)
@@ -88,7 +88,7 @@ def ends(stage: Stage) -> None:
     later.greet()
     publish(peer)
     for party in (application, later):
-        party.never("event.notice", during_s=stage.patience_s / 8)
+        party.never("event.notice", during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.9-05", "A notice is sent once and not repeated.", BROKER)
@@ -142,10 +142,10 @@ def subscribed_twice(stage: Stage) -> None:
         acked(application, "event.subscribe")
     publish(application)
     application.expect("event.notice", number=1)
-    application.never("event.notice", during_s=stage.patience_s / 8)
+    application.never("event.notice", during_s=stage.patience_s / 12)
     acked(application, "event.unsubscribe")
     publish(application)
-    application.never("event.notice", during_s=stage.patience_s / 8)
+    application.never("event.notice", during_s=stage.patience_s / 12)
 
 
 @section.must("CORE-3.4-02", "topics that one participant hears (`LIMIT`)", BROKER)
