@@ -5,7 +5,7 @@ import { Completion, Instruction } from "./hardware.js";
 import { LinkSettings, Node, Request } from "./model.js";
 import { Origin, Pairs } from "./pairs.js";
 import { fits } from "./readout.js";
-import { Answer, Loss } from "./session.js";
+import { Answer, Loss } from "./peer.js";
 import { Code, Fields, Message } from "./wire.js";
 
 const MAX_LINK_REQUESTS = 256;

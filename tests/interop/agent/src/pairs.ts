@@ -3,7 +3,7 @@ import { Timer } from "./driver.js";
 import { worked } from "./hardware.js";
 import { LinkSettings, Node, Request } from "./model.js";
 import { draw, turned } from "./readout.js";
-import { Answer, Loss } from "./session.js";
+import { Answer, Loss } from "./peer.js";
 import { Code, Fields, Message } from "./wire.js";
 
 const UNSETTLED: readonly Code[] = ["TIMEOUT", "PEER_LOST", "LIMIT", "EXPIRE"];
