@@ -66,6 +66,10 @@ class Verdict(StrEnum):
     INFORMATIONAL = "informational"
 
 
+SHOWN: Final = (Verdict.FAIL, Verdict.INFORMATIONAL)
+"""What came of a requirement that does not hold: the messages are shown."""
+
+
 class Failed(Exception):
     """The target does not do what the requirement says. The text tells what was expected and what came."""
 
@@ -118,11 +122,18 @@ class Result:
     late_s: float = 0.0
     """How late the kit itself was at worst: evidence for whoever doubts a verdict, which it does not change."""
     trace: Sequence[Any] = ()
+    round: int = 0
+    """Which one of several rounds it is of, from 1; 0 when there was one only."""
+
+    @property
+    def name(self) -> str:
+        """The case's id, with the round."""
+        return f"{self.case.id} in round {self.round}" if self.round else self.case.id
 
     @property
     def doubt(self) -> str:
         """What is to be said of a case that did not pass while the kit itself stood still; empty otherwise."""
-        if self.late_s < LATE_S or self.verdict not in (Verdict.FAIL, Verdict.INFORMATIONAL):
+        if self.late_s < LATE_S or self.verdict not in SHOWN:
             return ""
         return f"The kit itself stood still for {self.late_s:.2f} s during this case: is its machine too busy? See --scale."
 
@@ -136,7 +147,7 @@ class Section:
     def must(
         self, case_id: str, requirement: str, roles: frozenset[Role], *, last: bool = False, needs: str = ""
     ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-        """Add a case of level MUST: what the specification says without SHOULD or MAY is binding."""
+        """Add a case of level MUST: of a sentence with that word, or in the present tense, which binds as much."""
         return self._add(case_id, Level.MUST, requirement, roles, last, needs)
 
     def should(

@@ -40,7 +40,7 @@ class SidePath:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = stage.keep(socket.socket(family, socket.SOCK_DGRAM))
         self._socket.setblocking(False)
-        self._socket.bind(("" if host == "*" else host, 0))
+        self._socket.bind(("", 0))  # Of a broker, the endpoint is that one's own, and may be of another machine.
 
     @property
     def port(self) -> int:

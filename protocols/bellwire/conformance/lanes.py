@@ -15,9 +15,9 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from bellwire.conformance.keys import Keys
 from bellwire.conformance.lines import LINGER_MS, Delivery, Line, bound, dealer, refused, router
+from bellwire.conformance.target import BROKER
 from bellwire.protocols.errors import TransportError
 
-BROKER: Final = "broker"
 CONNECT_S: Final = 5.0
 _AGAIN_S: Final = 0.01
 _LITTLE_BYTES: Final = 4_096
@@ -53,7 +53,6 @@ class HubLane(Lane):
         self._keys = keys
         self._target = target
         self._identity = b""
-        self.refused = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
@@ -67,12 +66,15 @@ class HubLane(Lane):
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Whether a public key (Z85) is the target's: nobody else is let in."""
-        known = key == self._keys.public(self._target)
-        self.refused += not known
-        return known
+        return key == self._keys.public(self._target)
 
     def _listen(self, bind: str, secret: bytes, within_s: float) -> zmq.Socket[bytes]:
         return bound(lambda: router(self._context, secret), bind, within_s, _AGAIN_S)
+
+    @property
+    def routing_id(self) -> bytes:
+        """The routing id of the connection that the target's latest frame came on."""
+        return self._identity
 
     def listen(self, party: str, bind: str) -> Line:
         """Let the target, and nobody else, connect to a party.
@@ -84,9 +86,8 @@ class HubLane(Lane):
 
     def dial(self, party: str, endpoint: str) -> Line:
         """Connect a party to where the target listens."""
-        socket = self._dealer(self._keys, party)
-        line = Line(socket, party, self._target, listens=False)
-        socket.connect(endpoint)
+        line = Line(self._dealer(self._keys, party), party, self._target, listens=False)
+        line.connect(endpoint)
         return line
 
     def refuses(self, keys: Keys, name: str, endpoint: str, within_s: float) -> bool:
@@ -173,6 +174,12 @@ class ClientLane(Lane):
             raise TransportError(f"cannot connect to {self.endpoint}: {zmq.strerror(error.errno or 0)}") from None
         self._sockets[party] = socket
         self._poller.register(socket, zmq.POLLIN)
+
+    def dial(self, party: str) -> Line:
+        """A further connection of a party to the target."""
+        line = Line(self._dealer(self._keys, party), party, BROKER, listens=False)
+        line.connect(self.endpoint)
+        return line
 
     def deafen(self, party: str) -> None:
         """Read nothing more on a party's connection."""

@@ -103,6 +103,10 @@ class Line:
         """Whether there is a connection now."""
         return self.made > self.ended
 
+    def connect(self, endpoint: str) -> None:
+        """Connect to where the target listens."""
+        self._socket.connect(endpoint)
+
     def send(self, data: bytes) -> None:
         """Send a message. What cannot be sent is lost, as on any network."""
         name = self._party if self.listens else self._target

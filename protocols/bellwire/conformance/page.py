@@ -7,7 +7,7 @@ from html import escape
 from typing import Final
 
 from bellwire.conformance import spec
-from bellwire.conformance.catalogue import Result, Verdict
+from bellwire.conformance.catalogue import SHOWN, Result, Verdict
 from bellwire.conformance.report import summary
 from bellwire.conformance.wire import Arrow, brief
 
@@ -41,7 +41,7 @@ _LEGEND: Final = (
 def page(profile: str, results: Sequence[Result]) -> str:
     """The page of a run."""
     rows = "".join(_row(result) for result in results)
-    shown = [result for result in results if result.verdict in (Verdict.FAIL, Verdict.INFORMATIONAL)]
+    shown = [result for result in results if result.verdict in SHOWN]
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Bellwire conformance: {escape(profile)}</title>\n'
         f"<style>{_STYLE}</style>\n<h1>Bellwire conformance: {escape(profile)}</h1>\n<p>{escape(summary(results))}</p>\n"
@@ -53,8 +53,7 @@ def page(profile: str, results: Sequence[Result]) -> str:
 
 def _row(result: Result) -> str:
     case = result.case
-    told = result.verdict in (Verdict.FAIL, Verdict.INFORMATIONAL)
-    name = f'<a href="#{case.id}">{case.id}</a>' if told else case.id
+    name = f'<a href="#{_anchor(result)}">{result.name}</a>' if result.verdict in SHOWN else result.name
     why = f"<br><small>{escape(result.text)}</small>" if result.verdict is Verdict.SKIP else ""
     return (
         f'<tr><td>{name}<td class="{result.verdict}">{result.verdict}<td>{case.level}'
@@ -62,11 +61,15 @@ def _row(result: Result) -> str:
     )
 
 
+def _anchor(result: Result) -> str:
+    return result.name.replace(" ", "-")
+
+
 def _story(result: Result) -> str:
     case = result.case
     doubt = f"<p><em>{escape(result.doubt)}</em></p>\n" if result.doubt else ""
     return (
-        f'<section id="{case.id}">\n<h2 class="{result.verdict}">{case.id}: {escape(case.title)}</h2>\n'
+        f'<section id="{_anchor(result)}">\n<h2 class="{result.verdict}">{result.name}: {escape(case.title)}</h2>\n'
         f"<blockquote>{escape(spec.plain(case.requirement))} <small>({case.level}, {escape(case.rule)})</small></blockquote>\n"
         f"<p>{escape(result.text)}</p>\n{doubt}{diagram(result.trace)}\n</section>\n"
     )

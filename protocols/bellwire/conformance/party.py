@@ -104,9 +104,10 @@ class Party:
         return self.send(kind, request_id=request["request_id"], **fields)
 
     def refuse(self, request: Message, code: str, /, **fields: Any) -> Message:
-        """Answer a request of the target with an error."""
-        whole = {"code": code, "text": "the kit refuses", "rule": "", "peer": ""} | fields
-        return self.reply(request, "session.error", **whole)
+        """Answer a request of the target with an error, which bears 0 when its own number is none."""
+        number = request.get("request_id")
+        whole: Message = {"request_id": number if type(number) is int else 0, "code": code, "text": "the kit refuses"}
+        return self.send("session.error", **(whole | {"rule": "", "peer": ""} | fields))
 
     # Waiting.
 

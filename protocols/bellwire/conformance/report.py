@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final
 from xml.etree import ElementTree
 
@@ -42,8 +43,12 @@ def counts(results: Sequence[Result]) -> dict[str, int]:
 
 def summary(results: Sequence[Result]) -> str:
     """All results in one line."""
-    seconds = sum(result.seconds for result in results)
-    return ", ".join(f"{number} {name}" for name, number in counts(results).items()) + f" in {seconds:.1f} s"
+    return ", ".join(f"{number} {name}" for name, number in counts(results).items()) + f" in {lasted_s(results):.1f} s"
+
+
+def lasted_s(results: Sequence[Result]) -> float:
+    """How long all cases took, in seconds."""
+    return sum(result.seconds for result in results)
 
 
 def as_json(profile: str, results: Sequence[Result]) -> dict[str, Any]:
@@ -51,9 +56,11 @@ def as_json(profile: str, results: Sequence[Result]) -> dict[str, Any]:
     return {
         "profile": profile,
         "counts": counts(results),
+        "seconds": round(lasted_s(results), 3),
         "cases": [
             {
                 "id": result.case.id,
+                "round": result.round,
                 "level": str(result.case.level),
                 "rule": result.case.rule,
                 "requirement": spec.plain(result.case.requirement),
@@ -68,42 +75,30 @@ def as_json(profile: str, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def junit(profile: str, results: Sequence[Result]) -> str:
-    """All results as JUnit XML, a suite for each run of the profile.
+    """All results as JUnit XML, a suite for each round.
 
     What is informational counts as passed, and says what was found.
     """
     root = ElementTree.Element("testsuites", _numbers(results) | {"name": f"bellwire conformance {profile}"})
-    for number, run in enumerate(_runs(results), 1):
-        name = f"bellwire conformance {profile}" + (f", run {number}" if number > 1 else "")
-        _suite(ElementTree.SubElement(root, "testsuite", {"name": name} | _numbers(run)), profile, run)
+    for number, group in groupby(results, key=lambda result: result.round):
+        found = list(group)
+        name = f"bellwire conformance {profile}" + (f", round {number}" if number else "")
+        _suite(ElementTree.SubElement(root, "testsuite", {"name": name} | _numbers(found)), profile, found)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _runs(results: Sequence[Result]) -> list[list[Result]]:
-    """The results run by run: one begins where a case comes again."""
-    runs: list[list[Result]] = []
-    seen: set[str] = set()
-    for result in results:
-        if not runs or result.case.id in seen:
-            runs.append([])
-            seen.clear()
-        runs[-1].append(result)
-        seen.add(result.case.id)
-    return runs
 
 
 def _numbers(results: Sequence[Result]) -> dict[str, str]:
     """What a suite counts."""
     found = counts(results)
     numbers = {"tests": str(len(results)), "failures": str(found["fail"]), "skipped": str(found["skip"]), "errors": "0"}
-    return numbers | {"time": f"{sum(result.seconds for result in results):.3f}"}
+    return numbers | {"time": f"{lasted_s(results):.3f}"}
 
 
 def _suite(suite: ElementTree.Element, profile: str, results: Sequence[Result]) -> None:
     """Put a case for each result into a suite."""
     for result in results:
-        names = {"classname": f"{profile}.{result.case.rule}", "name": f"{result.case.id} {result.case.title}"}
+        names = {"classname": f"{profile}.{result.case.rule}", "name": f"{result.name}: {result.case.title}"}
         case = ElementTree.SubElement(suite, "testcase", names | {"time": f"{result.seconds:.3f}"})
         if result.verdict is Verdict.FAIL:
             about = {"message": _xml(result.text), "type": str(result.case.level)}
@@ -147,8 +142,29 @@ def coverage(cases: Sequence[Case]) -> list[dict[str, Any]]:
     ]
 
 
-def show_coverage(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the coverage for people to read."""
+def uncited(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """What no case is about: sections, and rows of machines, with the rule; messages that no case quotes, nor their section."""
+    rules = {case.rule for case in cases}
+    quotes = " ".join(spec.plain(case.requirement) for case in cases)
+
+    def bare(rule: str) -> bool:
+        above = (case for case in cases if rule.startswith(f"{case.rule}."))
+        quoted = any(spec.plain(case.requirement) in spec.section(rule) for case in above)
+        return not quoted and not any(each == rule or each.startswith(f"{rule}.") for each in rules)
+
+    left = {rule: title for rule, title in spec.sections().items() if bare(rule)}
+    titles = {title: rule for rule, title in spec.sections().items()}
+    return {
+        "sections": [f"{rule} {title}" for rule, title in left.items()],
+        "messages": [
+            kind for kind in spec.schemas() if titles.get(kind, "") in ("", *left) and f"`{kind}`" not in quotes
+        ],
+        "machine_rows": [f"{row} ({rule})" for row, rule in spec.machine_rows().items() if bare(rule)],
+    }
+
+
+def show_coverage(rows: Sequence[dict[str, Any]], left: dict[str, list[str]]) -> None:
+    """Print the coverage for people to read, with what is `uncited`."""
     console = Console(highlight=False)
     table = Table("rule", "sentence", "cases")
     for row in rows:
@@ -156,6 +172,8 @@ def show_coverage(rows: Sequence[dict[str, Any]]) -> None:
         table.add_row(row["rule"], escape(row["text"]), escape(by))
     console.print(table)
     console.print(coverage_line(rows), soft_wrap=True)
+    for what, names in left.items():
+        console.print(f"{what.replace('_', ' ')} that no case cites: {', '.join(names) or 'none'}", soft_wrap=True)
 
 
 def coverage_line(rows: Sequence[dict[str, Any]]) -> str:

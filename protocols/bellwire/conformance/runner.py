@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bellwire.conformance.catalogue import OPTIONS, Case, Failed, Level, Result, Role, Skipped, Verdict
+import zmq
+
+from bellwire.conformance.catalogue import OPTIONS, SHOWN, Case, Failed, Level, Result, Role, Skipped, Verdict
 from bellwire.conformance.lanes import ClientLane, HubLane, Lane
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import Folder, Process, Times
@@ -19,47 +22,53 @@ from bellwire.protocols.errors import BellwireError, ConfigError
 PATIENCE_S: Final = 2.0
 """How long the kit waits for what has to come, on a target of ordinary speed."""
 
+_ODD: Final = (ArithmeticError, AttributeError, IndexError, OSError, TypeError, ValueError, struct.error, zmq.ZMQError)
+"""What comes of using a field of a message that holds something else than belongs there, or an address that is none."""
+
 
 def run_cases(
     stage: Stage, cases: Sequence[Case], strict: bool, told: Callable[[Result], None] = lambda _: None
 ) -> list[Result]:
-    """Run cases in order; `told` hears of each result at once. A target that ends fails the case, and is started again."""
-    results = []
+    """Run cases in order; `told` hears of each result at once.
+
+    A target that ends fails the case in which it does. It is started anew if the kit has started it; when it does not come
+    back, the cases that are left are skipped.
+    """
+    results, gone = [], ""
     for case in cases:
-        result = _run(stage, case, strict)
+        if gone:
+            result = Result(case=case, verdict=Verdict.SKIP, text=f"not run: the target is gone: {gone}")
+        else:
+            result = _run(stage, case, strict)
         told(result)
         results.append(result)
+        if not gone and result.verdict in SHOWN:
+            gone = _lost(stage)
     return results
 
 
 def _run(stage: Stage, case: Case, strict: bool) -> Result:
     began_s = time.monotonic()
-    verdict, text = Verdict.PASS, ""
-    try:
-        if case.needs in stage.folder.without:
-            raise Skipped(f"left out by --without {case.needs}: {OPTIONS[case.needs]}")
-        stage.begin()
-        case.run(stage)
-    except Failed as failure:
-        verdict, text = failed(case.level, strict), str(failure)
-    except KeyError as missing:
-        verdict, text = failed(case.level, strict), f"a message came without the field {missing}"
-    except Skipped as reason:
-        verdict, text = Verdict.SKIP, str(reason)
-    except BellwireError as trouble:
-        verdict, text = Verdict.FAIL, str(trouble)
-    except (AttributeError, IndexError, TypeError, ValueError) as odd:
-        verdict, text = Verdict.FAIL, f"the kit could make nothing of what came: {odd!r}"
-    finally:
-        crash = stage.crash()
-        if crash:
-            verdict, text = Verdict.FAIL, text if crash in text else "; ".join(filter(None, (text, crash)))
-        if verdict in (Verdict.FAIL, Verdict.INFORMATIONAL):
+    if case.needs in stage.folder.without:
+        return Result(
+            case=case, verdict=Verdict.SKIP, text=f"left out by --without {case.needs}: {OPTIONS[case.needs]}"
+        )
+    with contextlib.ExitStack() as closing:
+        closing.callback(stage.end)  # Also when somebody interrupts the kit.
+
+        def play() -> None:
+            stage.begin()
+            case.run(stage)
+
+        verdict, text = _verdict(case, strict, play)
+        ended = stage.process.ended() if stage.process is not None else ""
+        if ended:
+            verdict, text = Verdict.FAIL, text if ended in text else "; ".join(filter(None, (ended, text)))
+        if verdict in SHOWN:
             stage.judged(text)
         trace = tuple(stage.trace)  # What the kit says to clean up is no part of it.
-        stage.end()
-        if crash:
-            stage.restart()
+        after = _verdict(case, strict, closing.close)
+    verdict, text = after if verdict is Verdict.PASS else (verdict, text)
     return Result(
         case=case,
         verdict=verdict,
@@ -68,6 +77,45 @@ def _run(stage: Stage, case: Case, strict: bool) -> Result:
         late_s=stage.late_s,
         trace=trace,
     )
+
+
+def _verdict(case: Case, strict: bool, play: Callable[[], None]) -> tuple[Verdict, str]:
+    """What comes of a part of a case, and why."""
+    try:
+        with _reading():
+            play()
+    except Failed as failure:
+        return failed(case.level, strict), str(failure)
+    except BellwireError as trouble:
+        return Verdict.FAIL, str(trouble)
+    except Skipped as reason:
+        return Verdict.SKIP, str(reason)
+    return Verdict.PASS, ""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What the kit stumbles over in a message is the target's fault, whatever a case is about, and raises `BellwireError`."""
+    try:
+        yield
+    except KeyError as missing:
+        raise BellwireError(f"a message came without the field {missing}") from None
+    except _ODD as odd:
+        what = f"{type(odd).__name__}: {odd}"
+        raise BellwireError(f"a message came with something else in a field than belongs there ({what})") from odd
+
+
+def _lost(stage: Stage) -> str:
+    """After a case that failed: why there is no target for the next one; empty when there is one, started anew or not."""
+    try:
+        if stage.process is not None:
+            if stage.process.runs:
+                return ""
+            stage.restart()
+        check_target(stage)
+    except BellwireError as error:
+        return str(error)
+    return ""
 
 
 def failed(level: Level, strict: bool) -> Verdict:
@@ -134,13 +182,15 @@ def check_target(stage: Stage) -> None:
         BellwireError: when it is not, with what its process said last.
     """
     try:
-        stage.begin()
-        if isinstance(stage.lane, ClientLane):
-            _greet_broker(stage)
+        with _reading():
+            try:
+                stage.begin()
+                if isinstance(stage.lane, ClientLane):
+                    _greet_broker(stage)
+            finally:
+                stage.end()
     except Failed as failure:
         raise BellwireError(str(failure)) from None
-    finally:
-        stage.end()
 
 
 def _greet_broker(stage: Stage) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from bellwire.conformance import spec
 from bellwire.conformance.catalogue import Failed, Role, Skipped
 from bellwire.conformance.lanes import ClientLane, HubLane, Lane
 from bellwire.conformance.lines import Delivery, Line
@@ -16,12 +17,8 @@ from bellwire.conformance.target import APPLICATION, BROKER, PARTIES, Folder, Pr
 from bellwire.conformance.timekeeper import Timekeeper
 from bellwire.conformance.watch import FRAMES, KEYS, MAP, Watch
 from bellwire.conformance.wire import Arrow, KeyTwice, Message, NoMessage, decode
-from bellwire.protocols.errors import BellwireError
 
 T = TypeVar("T")
-
-OWN_RATE_PER_S: Final = 1_000
-"""What a broker takes from one participant for itself (spec 1 §2.7)."""
 
 TURN_S: Final = 0.1
 """Rates may be held by counting within stretches of this length."""
@@ -100,7 +97,7 @@ class Stage:
     @property
     def at_once(self) -> int:
         """How many messages for itself a broker surely takes in one turn, half of what it may; 0 for any number."""
-        return round(OWN_RATE_PER_S * TURN_S / 2) if self.folder.role is Role.BROKER else 0
+        return round(spec.bounds()["own rate"] * TURN_S / 2) if self.folder.role is Role.BROKER else 0
 
     def pace(self, number: int) -> None:
         """Let time pass after as many messages as a broker takes at once, `number` being that of the last one."""
@@ -288,14 +285,16 @@ class Stage:
                 party.leave()
                 if isinstance(self.lane, ClientLane):
                     self.lane.disconnect(name)
-        self._step(0.0)
-        for name in sorted(self.introduced):
-            self.broker.send("session.revocation", node=name)
-        self.introduced.clear()
-        while self.lines:
-            self.lines.pop().close()
-        while self._sockets:
-            self._sockets.pop().close()
+        try:
+            self._step(0.0)
+            for name in sorted(self.introduced):
+                self.broker.send("session.revocation", node=name)
+        finally:
+            self.introduced.clear()
+            while self.lines:
+                self.lines.pop().close()
+            while self._sockets:
+                self._sockets.pop().close()
 
     def keep(self, opened: socket.socket) -> socket.socket:
         """Close a socket of the present case when that ends."""
@@ -312,24 +311,13 @@ class Stage:
             raise Skipped("needs --start: the target has to be restarted")
         self.process.end(number)
         if isinstance(self.lane, HubLane):
-            self.broker.up = False
             self.clock.forget()
             self._drain()
+            self.broker.up = False
         self.process.start()
-
-    def crash(self) -> str:
-        """How the target's process has ended, if the kit has started one and it does not run any more."""
-        try:
-            if self.process is not None:
-                self.process.check()
-        except BellwireError as ended:
-            return str(ended)
-        return ""
 
     def _drain(self) -> None:
         """Take what the former process has sent still, so that it is not taken for the next one's."""
         while deliveries := self.lane.receive(_TICK_S):
             for delivery in deliveries:
                 self._take(delivery)
-        if isinstance(self.lane, HubLane):
-            self.broker.up = False

@@ -12,9 +12,11 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from bellwire.conformance.catalogue import Role
 from bellwire.conformance.keys import Keys
@@ -67,6 +69,7 @@ GOODNESS: Final = 0.75
 BRIGHT_STATES: Final = ((0.05, 0.95), (0.45, 0.55))
 """Points of bright ratio and fidelity, of the links that herald by single-click: the two always add up to 1."""
 END_S: Final = 3.0
+_EVERYWHERE: Final = ("*", "0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +132,10 @@ class Folder:
         """Write what the target is to be told: the broker's endpoint, names, links and times.
 
         Raises:
-            ConfigError: when the folder cannot be written.
+            ConfigError: when the folder cannot be written, or nobody can connect to the endpoint.
         """
+        if self.role is not Role.BROKER and urlsplit(endpoint).hostname in _EVERYWHERE:
+            raise ConfigError(f"--target {endpoint}: targets connect to it, so it needs an address of this machine")
         settings = self._settings(endpoint)
         try:
             (self.path / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -232,6 +237,8 @@ class Process:
         if not self._command:
             raise ConfigError("--start: the command is empty")
         self.log = folder.path / "target.log"
+        self.started_ns = 0
+        """When it was started last, by the wall clock."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -240,6 +247,7 @@ class Process:
         Raises:
             ConfigError: when it cannot be run.
         """
+        self.started_ns = time.time_ns()
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -248,16 +256,28 @@ class Process:
         except OSError as error:
             raise ConfigError(f"--start: cannot run {self._command[0]!r}: {error.strerror}") from None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is there: started, and not ended since."""
+        return self._process is not None and self._process.poll() is None
+
+    def ended(self) -> str:
+        """That it has ended by itself, with the last line that it wrote; empty when it has not."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = said[-1] if said else "it said nothing"
+        return f"the target ended with exit code {self._process.returncode}: {last}"
+
     def check(self) -> None:
         """See whether it runs.
 
         Raises:
-            BellwireError: when it has ended, with the last line that it wrote.
+            BellwireError: when it has ended by itself, with the last line that it wrote.
         """
-        if self._process is not None and self._process.poll() is not None:
-            said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = said[-1] if said else "it said nothing"
-            raise BellwireError(f"the target ended with exit code {self._process.returncode}: {last}")
+        ended = self.ended()
+        if ended:
+            raise BellwireError(ended)
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """End it, at once or by another signal, and wait until it is gone."""

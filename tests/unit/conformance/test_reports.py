@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import msgpack
 import pytest
 
-from bellwire.conformance.catalogue import Case, Failed, Level, Result, Role, Skipped, Verdict
+from bellwire.conformance.catalogue import Case, Level, Result, Role, Verdict
 from bellwire.conformance.page import diagram, page
 from bellwire.conformance.report import as_json, counts, junit, line, summary
-from bellwire.conformance.runner import failed, run_cases
 from bellwire.conformance.watch import EVERY_FIELD, NUMBERS, SAME_OCTETS, Watch
 from bellwire.conformance.wire import Arrow, NoMessage, brief, decode, encode
-from bellwire.protocols.errors import BellwireError, TransportError
 
 
 def case(number: int, run: Any = None, level: Level = Level.MUST) -> Case:
@@ -34,7 +32,6 @@ def case(number: int, run: Any = None, level: Level = Level.MUST) -> Case:
     )
 
 
-SHOWN = (Verdict.FAIL, Verdict.INFORMATIONAL)
 EVIL = "came: <script>alert(1)</script> \x07 & more"
 RESULTS = [
     Result(case=case(1), verdict=Verdict.PASS, seconds=0.5),
@@ -65,35 +62,6 @@ class Tags(HTMLParser):
         self.tags.append(tag)
 
 
-class FakeStage:
-    """A stage on which nothing happens."""
-
-    late_s = 0.25
-    folder = SimpleNamespace(without=frozenset({"paths"}))
-
-    def __init__(self) -> None:
-        self.ended = 0
-        self.restarts = 0
-        self.crashes: list[str] = []
-        self.trace: list[Arrow] = []
-
-    def crash(self) -> str:
-        return self.crashes.pop(0) if self.crashes else ""
-
-    def restart(self) -> None:
-        self.restarts += 1
-
-    def judged(self, text: str) -> None:
-        self.trace.append(Arrow(at_s=0.0, sender="kit-target", receiver="kit-target", note=text))
-
-    def begin(self) -> None:
-        pass
-
-    def end(self) -> None:
-        self.ended += 1
-        self.trace.append(Arrow(at_s=0.0, sender="kit-app", receiver="kit-target", note="goodbye"))
-
-
 def test_results_are_counted_by_verdict() -> None:
     assert counts(RESULTS) == {"pass": 1, "fail": 1, "skip": 1, "informational": 1}
     assert summary(RESULTS) == "1 pass, 1 fail, 1 skip, 1 informational in 0.5 s"
@@ -113,17 +81,12 @@ def test_junit_has_a_testcase_for_each_with_failures_and_skips() -> None:
     assert suite[1][0].get("type") == "MUST"
 
 
-def test_junit_of_repeated_runs_has_a_suite_for_each() -> None:
-    root = ElementTree.fromstring(junit("node", [*RESULTS, *RESULTS, RESULTS[0]]))
-    assert [suite.get("tests") for suite in root] == ["4", "4", "1"]
-    assert len({suite.get("name") for suite in root}) == 3
-    assert root.get("failures") == "2"
-
-
 def test_json_says_what_every_case_requires_and_what_came() -> None:
     told = as_json("node", RESULTS)
+    assert told["seconds"] == 0.5
     assert told["cases"][1] == {
         "id": "SESS-4.1-02",
+        "round": 0,
         "level": "MUST",
         "rule": "1 §4.1",
         "requirement": "Words & `code`",
@@ -159,69 +122,29 @@ def test_page_shows_messages_of_what_failed_and_takes_nothing_as_markup() -> Non
     assert 'href="http' not in text
 
 
+def test_results_of_several_rounds_have_names_and_anchors_of_their_own() -> None:
+    rounds = [replace(result, round=number) for number in (1, 2) for result in RESULTS]
+    suites = ElementTree.fromstring(junit("node", rounds))
+    assert [(suite.get("name"), suite.get("tests")) for suite in suites] == [
+        ("bellwire conformance node, round 1", "4"),
+        ("bellwire conformance node, round 2", "4"),
+    ]
+    names = [each.get("name") for suite in suites for each in suite]
+    assert len(set(names)) == len(rounds)
+    assert "SESS-4.1-02 in round 2: A <b>title</b>" in names
+    text = page("node", rounds)
+    anchors = re.findall(r'id="([^"]+)"', text)
+    assert len(set(anchors)) == len(anchors) == 4
+    assert {link[1:] for link in re.findall(r'href="([^"]+)"', text)} == set(anchors)
+    assert [each["round"] for each in as_json("node", rounds)["cases"]] == [1] * 4 + [2] * 4
+
+
 def test_diagram_of_many_messages_shows_the_last_ones() -> None:
     arrows = [Arrow(at_s=n, sender="a", receiver="b", message={"type": f"t.n{n}"}) for n in range(200)]
     text = diagram(arrows)
     assert "t.n199" in text
     assert "t.n100" not in text
     assert diagram([]) == "<p>No message was sent.</p>"
-
-
-@pytest.mark.parametrize(
-    ("raised", "level", "strict", "verdict"),
-    [
-        (None, Level.MUST, False, Verdict.PASS),
-        (Failed("no"), Level.MUST, False, Verdict.FAIL),
-        (KeyError("code"), Level.MUST, False, Verdict.FAIL),
-        (TypeError("an int"), Level.SHOULD, False, Verdict.FAIL),
-        (TransportError("nothing came of it"), Level.SHOULD, False, Verdict.FAIL),
-        (Failed("no"), Level.SHOULD, False, Verdict.INFORMATIONAL),
-        (Failed("no"), Level.SHOULD, True, Verdict.FAIL),
-        (Skipped("why"), Level.MUST, True, Verdict.SKIP),
-    ],
-)
-def test_run_of_a_case_comes_to_its_verdict(
-    raised: Exception | None, level: Level, strict: bool, verdict: Verdict
-) -> None:
-    def run(_: object) -> None:
-        if raised is not None:
-            raise raised
-
-    stage = FakeStage()
-    told: list[Result] = []
-    [result] = run_cases(stage, [case(1, run, level)], strict, told.append)  # type: ignore[arg-type]
-    assert result.verdict is verdict
-    assert told == [result]
-    assert stage.ended == 1
-    assert [arrow.note for arrow in result.trace] == ([result.text] if verdict in SHOWN else [])
-    assert failed(Level.MUST, False) is Verdict.FAIL
-
-
-@pytest.mark.parametrize("raised", [None, Failed("nothing came"), Skipped("why"), BellwireError("it ended with 3")])
-def test_target_that_ends_fails_the_case_whatever_came_of_it_and_is_started_again(raised: Exception | None) -> None:
-    def run(_: object) -> None:
-        if raised is not None:
-            raise raised
-
-    stage = FakeStage()
-    stage.crashes = ["it ended with 3"]
-    results = run_cases(stage, [case(1, run, Level.SHOULD), case(2)], strict=False)  # type: ignore[arg-type]
-    assert [result.verdict for result in results] == [Verdict.FAIL, Verdict.PASS]
-    assert results[0].text.count("it ended with 3") == 1
-    assert stage.restarts == 1
-
-
-def test_case_about_what_the_target_does_without_is_not_run() -> None:
-    def run(_: object) -> None:
-        raise Failed("it was run")
-
-    left_out = replace(case(1, run), needs="paths")
-    other = replace(case(2, run), needs="schemes")
-    results = run_cases(FakeStage(), [left_out, other], strict=True)  # type: ignore[arg-type]
-    assert [result.verdict for result in results] == [Verdict.SKIP, Verdict.FAIL]
-    assert "--without paths" in results[0].text
-    with pytest.raises(ValueError, match="nothing that a target may do without"):
-        replace(left_out, needs="everything")
 
 
 def test_diagram_has_a_line_where_the_case_was_decided() -> None:

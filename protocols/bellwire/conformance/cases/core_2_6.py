@@ -10,7 +10,7 @@ from bellwire.conformance.cases.core_2 import clients, greeted
 from bellwire.conformance.catalogue import BROKER, NODE, ON_THE_WIRE, Failed, Role, Section, Skipped
 from bellwire.conformance.party import Party
 from bellwire.conformance.plays import SECOND_NS, Link, created
-from bellwire.conformance.stage import OWN_RATE_PER_S, TURN_S, Stage
+from bellwire.conformance.stage import TURN_S, Stage
 from bellwire.conformance.target import APPLICATION, FAR, GUEST, OTHER, PEER, STATION, WIRE_ROLES
 from bellwire.conformance.target import BROKER as HUB
 from bellwire.conformance.wire import Message, brief
@@ -22,7 +22,6 @@ PORTIONS = 16
 OCTETS = 8_000
 """At most so many portions of messages so long: by then no more can wait for one connection, the kernel's buffers included."""
 
-ERROR_RATE_PER_S = 100
 REVOKED_S = 1.0
 
 
@@ -180,7 +179,7 @@ def full(stage: Stage) -> None:
 def own_rate(stage: Stage) -> None:
     """Whoever sends the broker thrice what it takes in a second is told LIMIT, and is served again afterwards."""
     [application] = greeted(stage, APPLICATION)
-    for _ in range(3 * OWN_RATE_PER_S):
+    for _ in range(3 * spec.bounds()["own rate"]):
         application.send("session.heartbeat")
     application.expect("session.error", code="LIMIT", peer="", request_id=0)
     stage.pause(stage.patience_s / 4)
@@ -196,7 +195,7 @@ def error_rate(stage: Stage) -> None:
         peer.send("session.goodbye", to=APPLICATION, reason="to nobody")
     stage.pause(stage.patience_s / 4)
     told = sum(message.get("code") == "NO_ROUTE" for _, _, message in peer.inbox)
-    most = ERROR_RATE_PER_S * (time.monotonic() - began_s + TURN_S)
+    most = spec.bounds()["error rate"] * (time.monotonic() - began_s + TURN_S)
     if not 0 < told <= most:
         raise Failed(f"expected 1 to {most:.0f} errors; came: {told}")
 
