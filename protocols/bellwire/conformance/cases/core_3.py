@@ -53,7 +53,12 @@ def every_field(stage: Stage) -> None:
     judge(stage, "CORE-3.1-02")
 
 
-@section.must("CORE-3.1-03", "Types in tables mean:", ON_THE_WIRE, last=True)
+@section.must(
+    "CORE-3.1-03",
+    "Every field of a message holds a value of the type that its table gives, within its bounds.",
+    ON_THE_WIRE,
+    last=True,
+)
 def in_bounds(stage: Stage) -> None:
     """Everything that the target sent had fields of the right types, within their bounds."""
     judge(stage, "CORE-3.1-03")
