@@ -64,9 +64,9 @@ def check(
     target = f"{sys.executable} -m bellwire.shell {COMMANDS[role]} {{dir}}/{role}.toml"
     if environment is not None:
         target = f"env {' '.join(f'{name}={value}' for name, value in environment.items())} {target}"
-    command = [sys.executable, "-m", "bellwire.shell", "conformance", "--role", role, "--start", target, "--json"]
+    command = [sys.executable, "-m", "bellwire.shell", "conformance", "--strict", "--json"]
     ended = subprocess.run(
-        [*command, *options, *cases],
+        [*command, "--role", role, "--start", target, *options, *cases],
         env=os.environ | {"PYTHONPATH": python_path()},
         capture_output=True,
         text=True,

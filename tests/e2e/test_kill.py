@@ -166,7 +166,6 @@ async def everything_is_direct(net: Network) -> None:
             reports = [(await net.peers(node), peers) for node, peers in wanted.items()]
             assert isinstance(net._participant, SocketParticipant)
             own, paths = net._participant.endpoint, net._participant.paths
-            assert paths is not None
             if all(peers <= set(report.direct) for report, peers in reports) and all(
                 paths.is_direct(peer) for peer in own.sessions if peer != BROKER
             ):

@@ -80,7 +80,7 @@ class Peer:
         self.losses: list[tuple[NodeId, Loss]] = []
         self.core.on_peer_lost.append(lambda peer, loss, _: self.losses.append((peer, loss)))
         self.numbered = Numbered(self.core)
-        self.paths = Paths(self.numbered, self.core, PATHS)
+        self.paths = Paths(self.numbered, self.core, PATHS, connects=direct is not None)
         self._changed = asyncio.Event()
         self.paths.on_changed.append(lambda *_: self._changed.set())
         self.core.on_peer_up.append(lambda _: self._changed.set())
@@ -88,9 +88,7 @@ class Peer:
         broker = load_public(keys / "broker.key").public
         self.connection = Connection(address, pair, broker, self._deliver, drained=self._drained)
         self.direct = Direct(self.paths, self.core, pair, direct or DirectSettings(), self.connection.send)
-        after = None if direct is None else self.direct.carry
-        send = self.connection.send if direct is None else self.direct.send
-        self.driver = self.direct.driver = Driver(self.paths, send, after=after)
+        self.driver = self.direct.driver = Driver(self.paths, self.direct.send, after=self.direct.carry)
         self._address = address
 
     async def start(self, *, direct: bool) -> None:

@@ -58,6 +58,7 @@ class Side:
         peers: tuple[str, ...] = (),
         relays: bool = True,
         settings: PathSettings | None = None,
+        connects: bool = True,
     ) -> None:
         self.upper = Upper()
         self.endpoint = Endpoint(node, Role.AGENT, EPOCHS[node])
@@ -65,7 +66,7 @@ class Side:
         self.endpoint.begin(0)
         self.relays = relays
         self.endpoint.is_up = lambda peer: peer == BROKER and self.relays  # type: ignore[method-assign]
-        self.paths = Paths(self.upper, self.endpoint, settings)
+        self.paths = Paths(self.upper, self.endpoint, settings, connects=connects)
         self.peer = peer
         self.introduce(introduction(peer, *peers))
 

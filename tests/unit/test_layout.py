@@ -33,3 +33,11 @@ def test_import_contracts_know_every_portion() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
     names = {f"bellwire.{path.name}" for path in portions() if path.name != "__pycache__"}
     assert set(contracts["root_packages"]) == names
+
+
+def test_no_module_is_longer_than_500_lines() -> None:
+    modules = [path for room in ROOMS for path in (ROOT / room / "bellwire").rglob("*.py")]
+    modules += (ROOT / "tests" / "interop" / "agent" / "src").glob("*.ts")
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in modules}
+    assert len(lengths) > 200
+    assert {name: length for name, length in lengths.items() if length > 500} == {}

@@ -20,7 +20,6 @@ from bellwire.protocols.time_hub import TimePart
 from bellwire.transport.addresses import host_and_port
 from bellwire.transport.clock import local_time_ns
 from bellwire.transport.connection import Connection
-from bellwire.transport.departures import noting_departures
 from bellwire.transport.direct import Direct
 from bellwire.transport.driver import Driver
 from bellwire.transport.keys import KeyPair
@@ -127,12 +126,9 @@ class NodeDaemon:
 
     def _make_driver(self, connection: Connection) -> Driver:
         """Drive the node over the broker's connection, and over direct ones if they are wanted."""
-        endpoint, settings = self.brain.endpoint, self._direct_settings
+        endpoint, settings = self.brain.endpoint, self._direct_settings or DirectSettings()
         serve_status(endpoint)
-        if settings is None:
-            send = noting_departures(connection.send, endpoint, self._clock)
-            return Driver(self.node, send, self._clock, self._hand_over)
-        paths = Paths(self.node, endpoint)
+        paths = Paths(self.node, endpoint, connects=self._direct_settings is not None)
         direct = Direct(paths, endpoint, self._keys, settings, connection.send, clock=self._clock, report=self._report)
         direct.driver = Driver(paths, direct.send, self._clock, self._hand_over)
         self._direct = direct

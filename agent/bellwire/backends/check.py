@@ -76,6 +76,10 @@ class _Sink:
         self.violation = self.violation or ContractViolation(rule, text)
 
 
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 class BackendCheck:
     """One backend under check: its sink, its qubits, and the batches that it was given."""
 
@@ -111,6 +115,10 @@ class BackendCheck:
         except TimeoutError:
             text = f"the sink's connected was not called within {self.timeout_s:g} s"
             raise ContractViolation("connects", text) from None
+        except ContractViolation:
+            raise
+        except Exception as error:
+            raise ContractViolation("connects", f"connect raised {_said(error)}") from error
 
     async def stop(self) -> None:
         """Close."""
@@ -119,14 +127,31 @@ class BackendCheck:
                 await self.backend.close()
         except TimeoutError:
             raise ContractViolation("closes", f"close did not return within {self.timeout_s:g} s") from None
+        except Exception as error:
+            raise ContractViolation("closes", f"close raised {_said(error)}") from error
         self.sink.closed = True
+
+    async def __aenter__(self) -> BackendCheck:
+        """Be closed at the end, connected (`start`) or not."""
+        return self
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Close. What was wrong before is told, and not what closing makes of it."""
+        try:
+            await self.stop()
+        except ContractViolation:
+            if error is None:
+                raise
 
     def submit(self, *instructions: AnyInstruction) -> asyncio.Future[tuple[AnyCompletion, ...]]:
         """Submit a batch."""
         self.numbers += 1
         answer: asyncio.Future[tuple[AnyCompletion, ...]] = asyncio.get_running_loop().create_future()
         self.sink.answers[self.numbers] = answer
-        self.backend.submit(Batch(number=self.numbers, instructions=instructions))
+        try:
+            self.backend.submit(Batch(number=self.numbers, instructions=instructions))
+        except Exception as error:
+            raise ContractViolation("takes-batches", f"submit raised {_said(error)}") from error
         return answer
 
     async def run(self, rule: str, *instructions: AnyInstruction) -> tuple[AnyCompletion, ...]:

@@ -331,7 +331,7 @@ async def check_backend(
     check = BackendCheck(factory(), link_id, timeout_s, shots, error_ratio, has_clock=has_clock)
     held: list[str] = []
     skipped: dict[str, str] = {}
-    try:
+    async with check:
         await check.start()
         held.append("connects")
         check_names(check)
@@ -346,8 +346,6 @@ async def check_backend(
                 raise check.sink.violation
         if check.qubits:
             await check.bits("close-frees", Initialise(qubit=check.qubit()))
-    finally:
-        await check.stop()
     held.append("closes")
     if check.qubits:
         await close_frees(
@@ -369,12 +367,10 @@ def check_names(check: BackendCheck) -> None:
 
 async def close_frees(check: BackendCheck, before: tuple[tuple[QubitName, QubitKind], ...]) -> None:
     """Check that a backend made anew has the same qubits, and that the one that was held before `close` is free."""
-    try:
+    async with check:
         await check.start()
         if set(check.qubits) != set(before):
             raise ContractViolation("close-frees", "a backend made anew has other qubits")
         (completion,) = await check.run("close-frees", Measure(qubit=before[0][0]))
         if not isinstance(completion, Failed):
             raise ContractViolation("close-frees", "a qubit held at close is still held by the next backend")
-    finally:
-        await check.stop()

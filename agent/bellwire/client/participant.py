@@ -141,14 +141,9 @@ class SocketParticipant(Participant):
             drained=self._drained,
             report=self._note_refusal,
         )
-        self.paths: Paths | None = None
-        self._direct: Direct | None = None
-        if direct:
-            self.paths = Paths(self.endpoint, self.endpoint)
-            self._direct = Direct(self.paths, self.endpoint, keys, DirectSettings(), self._connection.send)
-            self._driver = self._direct.driver = Driver(self.paths, self._direct.send, after=self._direct.carry)
-        else:
-            self._driver = Driver(self.endpoint, self._connection.send)
+        self.paths = Paths(self.endpoint, self.endpoint, connects=direct)
+        self._direct = Direct(self.paths, self.endpoint, keys, DirectSettings(), self._connection.send)
+        self._driver = self._direct.driver = Driver(self.paths, self._direct.send, after=self._direct.carry)
         follow_standby(self._connection, self.endpoint, self._driver, server)
         self._driver.failed.add_done_callback(self._broken)
 
@@ -190,5 +185,4 @@ class SocketParticipant(Participant):
         """Say goodbye to everybody and disconnect."""
         self._part()
         self._driver.close()
-        closing = [self._connection.close(), *([] if self._direct is None else [self._direct.close()])]
-        await asyncio.gather(*closing)
+        await asyncio.gather(self._connection.close(), self._direct.close())

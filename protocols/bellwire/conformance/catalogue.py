@@ -23,6 +23,13 @@ CHAPTERS: Final = {
 }
 """The chapter of the specification that the cases of a family are about."""
 
+OPTIONS: Final = {
+    "applications": "being told which applications may use an agent (1 §2.6)",
+    "paths": "direct connections (1 §4.8)",
+    "schemes": "links that herald by single-click or direct (2 §3.4)",
+}
+"""What a target may do without: its maker says so (`--without`), and cases that need it are skipped."""
+
 _ID: Final = re.compile(r"(?P<family>[A-Z]{4})-(?P<section>\d+(?:\.\d+)*)-\d\d")
 
 
@@ -59,6 +66,10 @@ class Verdict(StrEnum):
     INFORMATIONAL = "informational"
 
 
+SHOWN: Final = (Verdict.FAIL, Verdict.INFORMATIONAL)
+"""What came of a requirement that does not hold: the messages are shown."""
+
+
 class Failed(Exception):
     """The target does not do what the requirement says. The text tells what was expected and what came."""
 
@@ -79,11 +90,15 @@ class Case:
     run: Callable[[Any], Any] = field(repr=False)
     last: bool = False
     """Judged after all others, since it is about everything that was seen."""
+    needs: str = ""
+    """Which of the OPTIONS it is about; empty for what every target has to do."""
 
     def __post_init__(self) -> None:
         parts = _ID.fullmatch(self.id)
         if parts is None or parts["family"] not in CHAPTERS:
             raise ValueError(f"{self.id!r} is not a case's id: expected such as SESS-4.1-01")
+        if self.needs and self.needs not in OPTIONS:
+            raise ValueError(f"{self.id}: {self.needs!r} is nothing that a target may do without")
 
     @property
     def rule(self) -> str:
@@ -92,15 +107,35 @@ class Case:
         return f"{CHAPTERS[family]} §{section}"
 
 
+LATE_S: Final = 0.1
+"""From when on it is told that the kit was late."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What came of a case: `text` says what was expected and what came, or why it was skipped."""
+    """What came of a case, which is run once: `text` says what was expected and what came, or why it was skipped."""
 
     case: Case
     verdict: Verdict
     text: str = ""
     seconds: float = 0.0
+    late_s: float = 0.0
+    """How late the kit itself was at worst: evidence for whoever doubts a verdict, which it does not change."""
     trace: Sequence[Any] = ()
+    round: int = 0
+    """Which one of several rounds it is of, from 1; 0 when there was one only."""
+
+    @property
+    def name(self) -> str:
+        """The case's id, with the round."""
+        return f"{self.case.id} in round {self.round}" if self.round else self.case.id
+
+    @property
+    def doubt(self) -> str:
+        """What is to be said of a case that did not pass while the kit itself stood still; empty otherwise."""
+        if self.late_s < LATE_S or self.verdict not in SHOWN:
+            return ""
+        return f"The kit itself stood still for {self.late_s:.2f} s during this case: is its machine too busy? See --scale."
 
 
 class Section:
@@ -110,23 +145,32 @@ class Section:
         self.cases: list[Case] = []
 
     def must(
-        self, case_id: str, requirement: str, roles: frozenset[Role], *, last: bool = False
+        self, case_id: str, requirement: str, roles: frozenset[Role], *, last: bool = False, needs: str = ""
     ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-        """Add a case of level MUST: what the specification says without SHOULD or MAY is binding."""
-        return self._add(case_id, Level.MUST, requirement, roles, last)
+        """Add a case of level MUST: of a sentence with that word, or in the present tense, which binds as much."""
+        return self._add(case_id, Level.MUST, requirement, roles, last, needs)
 
     def should(
         self, case_id: str, requirement: str, roles: frozenset[Role], *, last: bool = False
     ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
         """Add a case of level SHOULD."""
-        return self._add(case_id, Level.SHOULD, requirement, roles, last)
+        return self._add(case_id, Level.SHOULD, requirement, roles, last, "")
 
     def _add(
-        self, case_id: str, level: Level, requirement: str, roles: frozenset[Role], last: bool
+        self, case_id: str, level: Level, requirement: str, roles: frozenset[Role], last: bool, needs: str
     ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
         def add(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
             title = (run.__doc__ or "").strip().split("\n")[0]
-            case = Case(id=case_id, level=level, requirement=requirement, roles=roles, title=title, run=run, last=last)
+            case = Case(
+                id=case_id,
+                level=level,
+                requirement=requirement,
+                roles=roles,
+                title=title,
+                run=run,
+                last=last,
+                needs=needs,
+            )
             self.cases.append(case)
             return run
 

@@ -40,7 +40,7 @@ class SidePath:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = stage.keep(socket.socket(family, socket.SOCK_DGRAM))
         self._socket.setblocking(False)
-        self._socket.bind(("" if host == "*" else host, 0))
+        self._socket.bind(("", 0))  # Of a broker, the endpoint is that one's own, and may be of another machine.
 
     @property
     def port(self) -> int:
@@ -159,7 +159,8 @@ class Source:
         self._grant = NO_PATH | grant
         if self.path is not None:
             self._grant |= {"path_id": 71, "path_port": self.path.port, "path_key": self.path.key}
-        self.lease = self.broker.expect("time.lease", within_s=5 * stage.patience_s)
+        # One of before, for the broker that has left, may still be under way.
+        self.lease = self.broker.expect("time.lease", within_s=5 * stage.patience_s, peer_epoch=self.broker.epoch)
         self.broker.inbox.clear()  # Answers to the Syncs of before.
         self.give(self.lease)
         if announce:
@@ -173,7 +174,7 @@ class Source:
         """Announce until the target asks for exchanges, and grant them; from then on every lease that it asks for."""
         while not self.lease["exchanges"]:
             self.announce()
-            self.lease = self.broker.expect("time.lease")
+            self.lease = self.broker.expect("time.lease", peer_epoch=self.broker.epoch)
             self.give(self.lease)
 
         def again(lease: Message) -> Message:

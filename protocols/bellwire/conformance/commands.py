@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,11 @@ def conformance(
     backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Check an installed backend instead.")] = "",
     target: Annotated[
         str,
-        typer.Option("--target", metavar="ENDPOINT", help="Where the broker is; for others, where the kit listens."),
+        typer.Option(
+            "--target",
+            metavar="ENDPOINT",
+            help="Where the broker is; for others, where they reach the kit, which listens there.",
+        ),
     ] = "",
     keys: Annotated[
         Path | None,
@@ -50,17 +55,31 @@ def conformance(
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="List the cases instead of running them.")] = False,
     coverage: Annotated[
-        bool, typer.Option("--coverage", help="With --list: which sentences with MUST they cite.")
+        bool,
+        typer.Option(
+            "--coverage", help="List the sentences with MUST with the cases that cite them, and what none cites."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which cases would be run, and run none.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A SHOULD that does not hold fails too.")] = False,
     scale: Annotated[
         float, typer.Option("--scale", min=0.1, max=1000.0, help="So many times longer times, for slow targets.")
     ] = 1.0,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without",
+            metavar="OPTION",
+            help="What the target leaves out, of what the specification leaves to it: applications, paths, schemes.",
+        ),
+    ] = None,
     repeat: Annotated[
         int,
         typer.Option(
-            "--repeat", min=1, metavar="N", help="Run the cases so many times, each time over a target started anew."
+            "--repeat",
+            min=1,
+            metavar="N",
+            help="Run the cases so many times, each over a target that --start starts anew.",
         ),
     ] = 1,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML.")] = None,
@@ -78,46 +97,71 @@ def conformance(
 
         bellwire conformance --role broker --start 'bellwire broker {dir}/broker.toml' SESS
 
-        bellwire conformance --role station --target tcp://0.0.0.0:7300 --keys kit
+        bellwire conformance --role station --target tcp://192.0.2.7:7300 --keys kit
 
         bellwire conformance --backend sim --config lab/alice.toml
 
-    Exit code 0 only if nothing failed. A target that cannot be restarted, for want of --start, has some cases skipped.
+    Exit code 0 only if nothing failed. A case is run once, and its verdict stands. What is skipped says why: there is no
+    --start to restart the target with, for example, or it does --without something that it need not have.
     """
     _need_extra()
     from bellwire.conformance.cases import all_cases
-    from bellwire.conformance.catalogue import Role, select
+    from bellwire.conformance.catalogue import ON_THE_WIRE, Role, select
     from bellwire.conformance.report import coverage as covered
-    from bellwire.conformance.report import show_cases, show_coverage
+    from bellwire.conformance.report import show_cases, show_coverage, uncited
 
     if backend and role:
         raise ConfigError("--backend and --role exclude each other")
-    profile = Role.BACKEND if backend else _role(role, listing or dry_run)
+    if coverage and (cases or role or backend):
+        raise ConfigError("--coverage is of all cases: name none, and no --role nor --backend")
+    profile = Role.BACKEND if backend else _role(role, listing or dry_run or coverage)
+    if repeat > 1 and profile in ON_THE_WIRE and not start:
+        raise ConfigError("--repeat needs --start: each round is over a target started anew")
     chosen = select(all_cases(), profile, cases or ())
-    if listing and coverage:
-        rows = covered(chosen)
-        show_json(rows) if json else show_coverage(rows)
+    if coverage:
+        rows, left = covered(all_cases()), uncited(all_cases())
+        show_json({"sentences": rows, "uncited": left}) if json else show_coverage(rows, left)
     elif listing or dry_run:
-        show_json([_as_json(case) for case in chosen]) if json else show_cases(chosen)
+        show_json([_as_json(case) for case in chosen]) if json else show_cases(chosen, covered(all_cases()))
     elif prepare:
-        _prepare(profile, keys, target, scale)
+        _prepare(profile, keys, target, scale, _without(without))
     else:
-        options = _Options(keys, target, start, scale)
-        results: list[Result] = []
-        for _ in range(repeat):
-            results += (
-                _run_backend(backend, config, chosen, strict, json)
-                if profile is Role.BACKEND
-                else _run_wire(profile, chosen, options, strict, json)
-            )
-        _finish(str(profile), results, junit, html, json)
+        options = _Options(keys, target, start, scale, _without(without))
+
+        def once() -> list[Result]:
+            if profile is Role.BACKEND:
+                return _run_backend(backend, config, chosen, strict, json)
+            return _run_wire(profile, chosen, options, strict, json)
+
+        results, stopped = _rounds(once, repeat, json)
+        _finish(str(profile), results, junit, html, json, stopped)
+
+
+def _rounds(once: Callable[[], list[Result]], number: int, json: bool) -> tuple[list[Result], str]:
+    """Run so many rounds. Gives what came of them, and why it was stopped before the last; empty when it was not.
+
+    Raises:
+        BellwireError: when the first round cannot begin.
+    """
+    results: list[Result] = []
+    for each in range(1, number + 1):
+        if number > 1 and not json:
+            error_console().print(f"round {each} of {number}", highlight=False)
+        try:
+            found = once()
+        except BellwireError as error:
+            if each == 1:
+                raise
+            return results, f"round {each} of {number}: {error}"
+        results += [replace(result, round=each) for result in found] if number > 1 else found
+    return results, ""
 
 
 class _Options:
     """How a target on the wire is reached."""
 
-    def __init__(self, keys: Path | None, target: str, start: str, scale: float) -> None:
-        self.keys, self.target, self.start, self.scale = keys, target, start, scale
+    def __init__(self, keys: Path | None, target: str, start: str, scale: float, without: frozenset[str]) -> None:
+        self.keys, self.target, self.start, self.scale, self.without = keys, target, start, scale, without
 
 
 def _need_extra() -> None:
@@ -142,6 +186,15 @@ def _role(text: str, optional: bool) -> Any:
     return Role(text)
 
 
+def _without(names: Sequence[str] | None) -> frozenset[str]:
+    from bellwire.conformance.catalogue import OPTIONS
+
+    for name in names or ():
+        if name not in OPTIONS:
+            raise ConfigError(f"--without {name!r} is not one of {', '.join(OPTIONS)}: everything else is required")
+    return frozenset(names or ())
+
+
 def _as_json(case: Case) -> dict[str, Any]:
     from bellwire.conformance.spec import plain
 
@@ -151,16 +204,17 @@ def _as_json(case: Case) -> dict[str, Any]:
         "rule": case.rule,
         "profiles": sorted(map(str, case.roles)),
         "title": case.title,
+        "needs": case.needs,
         "requirement": plain(case.requirement),
     }
 
 
-def _prepare(role: Role, keys: Path | None, target: str, scale: float) -> None:
+def _prepare(role: Role, keys: Path | None, target: str, scale: float, without: frozenset[str]) -> None:
     from bellwire.conformance.target import Folder, Times
 
     if keys is None or not target:
         raise ConfigError("--prepare needs --keys DIR and --target ENDPOINT")
-    folder = Folder(keys.absolute(), role, Times().scaled(scale))
+    folder = Folder(keys.absolute(), role, Times().scaled(scale), without)
     folder.make_keys()
     folder.authorize()
     folder.write(target)
@@ -171,9 +225,16 @@ def _run_wire(role: Role, chosen: Sequence[Case], options: _Options, strict: boo
     from bellwire.conformance.runner import check_target, open_stage, run_cases
 
     console = error_console()
-    where = {"folder": options.keys, "endpoint": options.target, "start": options.start, "scale": options.scale}
     signal.signal(signal.SIGTERM, _interrupt)
-    with open_stage(role, say=lambda text: console.print(text, markup=False, soft_wrap=True), **where) as stage:  # type: ignore[arg-type]
+    with open_stage(
+        role,
+        folder=options.keys,
+        endpoint=options.target,
+        start=options.start,
+        scale=options.scale,
+        without=options.without,
+        say=lambda text: console.print(text, markup=False, soft_wrap=True),
+    ) as stage:
         check_target(stage)
         return run_cases(stage, chosen, strict, _teller(json))
 
@@ -198,7 +259,9 @@ def _teller(json: bool) -> Any:
     return lambda result: console.print(line(result), soft_wrap=True)
 
 
-def _finish(profile: str, results: Sequence[Result], junit: Path | None, html: Path | None, json: bool) -> None:
+def _finish(
+    profile: str, results: Sequence[Result], junit: Path | None, html: Path | None, json: bool, stopped: str
+) -> None:
     from bellwire.conformance import report
     from bellwire.conformance.page import page
 
@@ -214,5 +277,6 @@ def _finish(profile: str, results: Sequence[Result], junit: Path | None, html: P
     else:
         error_console().print(report.summary(results), markup=False)
     number = report.counts(results)["fail"]
-    if number:
-        raise BellwireError(f"{number} of {len(results)} cases failed")
+    if number or stopped:
+        failed = f"{number} of {len(results)} cases failed" if number else ""
+        raise BellwireError("; ".join(filter(None, (failed, stopped))))

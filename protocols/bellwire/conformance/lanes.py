@@ -8,30 +8,19 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
-from zmq.utils.monitor import recv_monitor_message
 
 from bellwire.conformance.keys import Keys
+from bellwire.conformance.lines import LINGER_MS, Delivery, Line, bound, dealer, refused, router
+from bellwire.conformance.target import BROKER
 from bellwire.protocols.errors import TransportError
 
-BROKER: Final = "broker"
 CONNECT_S: Final = 5.0
-_LINGER_MS: Final = 100
 _AGAIN_S: Final = 0.01
 _LITTLE_BYTES: Final = 4_096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """Something that the target sent: whom it meant, in whose name it came, and the frames behind the name."""
-
-    receiver: str
-    sender: str
-    frames: tuple[bytes, ...]
 
 
 class Lane(ABC):
@@ -64,7 +53,6 @@ class HubLane(Lane):
         self._keys = keys
         self._target = target
         self._identity = b""
-        self.refused = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
@@ -78,29 +66,36 @@ class HubLane(Lane):
 
     def callback(self, _domain: str, key: bytes) -> bool:
         """Whether a public key (Z85) is the target's: nobody else is let in."""
-        known = key == self._keys.public(self._target)
-        self.refused += not known
-        return known
+        return key == self._keys.public(self._target)
 
     def _listen(self, bind: str, secret: bytes, within_s: float) -> zmq.Socket[bytes]:
-        deadline = time.monotonic() + within_s
-        while True:
-            socket = self._context.socket(zmq.ROUTER)
-            socket.setsockopt(zmq.CURVE_SERVER, 1)
-            socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
-            socket.setsockopt(zmq.LINGER, _LINGER_MS)
-            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-            socket.setsockopt(zmq.SNDHWM, 0)
-            socket.setsockopt(zmq.RCVHWM, 0)
-            try:
-                socket.bind(bind)
-            except zmq.ZMQError as error:
-                socket.close()
-                if time.monotonic() >= deadline:
-                    raise TransportError(f"cannot listen on {bind}: {zmq.strerror(error.errno or 0)}") from None
-                time.sleep(_AGAIN_S)
-            else:
-                return socket
+        return bound(lambda: router(self._context, secret), bind, within_s, _AGAIN_S)
+
+    @property
+    def routing_id(self) -> bytes:
+        """The routing id of the connection that the target's latest frame came on."""
+        return self._identity
+
+    def listen(self, party: str, bind: str) -> Line:
+        """Let the target, and nobody else, connect to a party.
+
+        Raises:
+            TransportError: when `bind` cannot be listened on.
+        """
+        return Line(self._listen(bind, self._keys.secret(party), CONNECT_S), party, self._target, listens=True)
+
+    def dial(self, party: str, endpoint: str) -> Line:
+        """Connect a party to where the target listens."""
+        line = Line(self._dealer(self._keys, party), party, self._target, listens=False)
+        line.connect(endpoint)
+        return line
+
+    def refuses(self, keys: Keys, name: str, endpoint: str, within_s: float) -> bool:
+        """Whether the target refuses the handshake of a key where it listens. Raises `TransportError` when it does nothing."""
+        return refused(self._dealer(keys, name), endpoint, within_s)
+
+    def _dealer(self, keys: Keys, name: str) -> zmq.Socket[bytes]:
+        return dealer(self._context, keys.public(name), keys.secret(name), self._keys.public(self._target))
 
     def listen_again(self, secret: bytes | None = None) -> None:
         """Listen at the same place with another secret key (Z85), or again with the broker's own.
@@ -108,7 +103,7 @@ class HubLane(Lane):
         Raises:
             TransportError: when somebody else has taken the place.
         """
-        self._socket.close(_LINGER_MS)
+        self._socket.close(LINGER_MS)
         self._identity = b""
         self._socket = self._listen(self.endpoint, secret or self._keys.secret(BROKER), CONNECT_S)
 
@@ -136,7 +131,7 @@ class HubLane(Lane):
 
     def close(self) -> None:
         """Stop listening."""
-        self._socket.close(_LINGER_MS)
+        self._socket.close(LINGER_MS)
         self._end()
 
     def _end(self) -> None:
@@ -155,15 +150,7 @@ class ClientLane(Lane):
         self._poller = zmq.Poller()
 
     def _dealer(self, keys: Keys, name: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public(name))
-        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret(name))
-        socket.setsockopt(zmq.CURVE_SERVERKEY, self._keys.public(BROKER))
-        socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        socket.setsockopt(zmq.SNDHWM, 0)
-        socket.setsockopt(zmq.RCVHWM, 0)
-        return socket
+        return dealer(self._context, keys.public(name), keys.secret(name), self._keys.public(BROKER))
 
     def connect(self, party: str, *, routing_id: bytes = b"", little: bool = False) -> None:
         """Give a party a connection, a new one if it had one; with a routing id, which a hub has to make nothing of.
@@ -188,26 +175,19 @@ class ClientLane(Lane):
         self._sockets[party] = socket
         self._poller.register(socket, zmq.POLLIN)
 
+    def dial(self, party: str) -> Line:
+        """A further connection of a party to the target."""
+        line = Line(self._dealer(self._keys, party), party, BROKER, listens=False)
+        line.connect(self.endpoint)
+        return line
+
     def deafen(self, party: str) -> None:
         """Read nothing more on a party's connection."""
         self._poller.unregister(self._sockets[party])
 
     def refuses(self, keys: Keys, name: str, within_s: float) -> bool:
-        """Whether the target refuses the handshake of a key, seen on a connection of its own."""
-        socket = self._dealer(keys, name)
-        monitor = socket.get_monitor_socket()
-        socket.connect(self.endpoint)
-        deadline, refused = time.monotonic() + within_s, False
-        ended = (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        while (left := deadline - time.monotonic()) > 0 and monitor.poll(round(left * 1000)):
-            event = int(recv_monitor_message(monitor)["event"])
-            if event in ended:
-                refused = event != zmq.EVENT_HANDSHAKE_SUCCEEDED
-                break
-        socket.disable_monitor()
-        monitor.close(0)
-        socket.close()
-        return refused
+        """Whether the target refuses the handshake of a key. Raises `TransportError` when it does nothing."""
+        return refused(self._dealer(keys, name), self.endpoint, within_s)
 
     def disconnect(self, party: str) -> None:
         """Take a party's connection away, if it has one."""
@@ -215,7 +195,7 @@ class ClientLane(Lane):
         if socket is not None:
             if socket in self._poller:
                 self._poller.unregister(socket)
-            socket.close(_LINGER_MS)
+            socket.close(LINGER_MS)
 
     def send(self, party: str, receiver: str, *frames: bytes) -> None:
         """Send `[receiver][frames…]` on the party's connection."""

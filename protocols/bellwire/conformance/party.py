@@ -10,6 +10,7 @@ from bellwire.conformance.catalogue import Failed
 from bellwire.conformance.wire import Message, brief, encode
 
 if TYPE_CHECKING:
+    from bellwire.conformance.lines import Line
     from bellwire.conformance.stage import Stage
 
 VERSION: Final = 1
@@ -34,6 +35,12 @@ class Party:
         self.numbers = 0
         self.inbox: list[tuple[bytes, str, Message]] = []
         self.answers: dict[str, Answering] = {}
+        self.fences = True
+        """Whether it answers fences by itself."""
+        self.line: Line | None = None
+        """The direct connection that its messages take; without one they go by way of the broker."""
+        self.heard: list[tuple[Line | None, Message]] = []
+        """Everything of the target's that came, in order, each with the way that it took."""
         self._taken: set[bytes] = set()
 
     # Sending.
@@ -97,21 +104,23 @@ class Party:
         return self.send(kind, request_id=request["request_id"], **fields)
 
     def refuse(self, request: Message, code: str, /, **fields: Any) -> Message:
-        """Answer a request of the target with an error."""
-        whole = {"code": code, "text": "the kit refuses", "rule": "", "peer": ""} | fields
-        return self.reply(request, "session.error", **whole)
+        """Answer a request of the target with an error, which bears 0 when its own number is none."""
+        number = request.get("request_id")
+        whole: Message = {"request_id": number if type(number) is int else 0, "code": code, "text": "the kit refuses"}
+        return self.send("session.error", **(whole | {"rule": "", "peer": ""} | fields))
 
     # Waiting.
 
-    def take(self, sender: str, message: Message, data: bytes) -> None:
-        """Something came for this party."""
+    def take(self, sender: str, message: Message, data: bytes, line: Line | None = None) -> None:
+        """Something came for this party, directly or by way of the broker."""
         kind = message.get("type")
         if sender == self.stage.target:
+            self.heard.append((line, message))
             if kind == "session.hello" and self.greets:
                 self.welcome(message)
             elif kind == "session.welcome":
                 self.up = True
-            elif kind == "session.fence" and message.get("part") != "end":
+            elif kind == "session.fence" and message.get("part") != "end" and self.fences:
                 self.send("session.fenced", number=message.get("number"))
             elif self.role == "broker" and self.stage.clock.take(self, message):
                 return
@@ -157,7 +166,8 @@ class Party:
         wanted = " or ".join(kinds) or "a message"
         fields = ", ".join(f"{name}={value!r}" for name, value in match.items())
         self.stage.missed(self, f"{wanted} {fields}".strip())
-        came = "; ".join(brief(message, 120) for _, _, message in self.inbox[-3:]) or "nothing"
+        others = [message for _, _, message in self.inbox if message.get("type") != "session.heartbeat"]
+        came = "; ".join(brief(message, 120) for message in others[-3:]) or "nothing"
         raise Failed(f"expected {wanted} {fields} at {self.name}; came: {came}")
 
     def never(self, *kinds: str, during_s: float, fresh: bool = True, **match: Any) -> None:

@@ -16,15 +16,28 @@ _COUNT = itertools.count(1)
 
 
 class Link:
-    """The link `kit-link`: its primary is the kit's, and the target is its other end, or its station."""
+    """The link `kit-link`: its primary is the kit's, and the target is its other end, or its station.
+
+    Another link of that kind has another `scheme`, and may have another `primary` and `station`.
+    """
 
     def __init__(
-        self, stage: Stage, *, create_id: str = "", window_id: str = "", application: str = APPLICATION
+        self,
+        stage: Stage,
+        *,
+        link_id: str = LINK,
+        primary: str = PEER,
+        station: str = STATION,
+        scheme: str = "double-click",
+        create_id: str = "",
+        window_id: str = "",
+        application: str = APPLICATION,
     ) -> None:
         self.stage = stage
         self.station_target = stage.folder.role is Role.STATION
-        self.primary = stage.party(PEER)
-        self.create_id = create_id or f"{PEER}-{self.primary.epoch:x}-{LINK}-{next(_COUNT)}"
+        self.link_id, self.scheme, self.station = link_id, scheme, station
+        self.primary = stage.party(primary)
+        self.create_id = create_id or f"{primary}-{self.primary.epoch:x}-{link_id}-{next(_COUNT)}"
         self.window_id = window_id or self.new_window()
         self.application = application
         self.expires_ns = 0
@@ -32,13 +45,14 @@ class Link:
         if self.station_target:
             stage.party(FAR).greet()
             return
-        stage.party(STATION).greet()
+        if station != primary:
+            stage.party(station).greet()
         if application:
             stage.party(application).greet()
 
     def new_window(self) -> str:
         """An id of a window that was not used before."""
-        return f"{LINK}-{self.primary.epoch:x}-{next(_COUNT)}"
+        return f"{self.link_id}-{self.primary.epoch:x}-{next(_COUNT)}"
 
     @property
     def pair_id(self) -> str:
@@ -48,7 +62,7 @@ class Link:
     def add(self, **fields: Any) -> Message:
         """Offer the request to the target, and give its answer."""
         known: Message = {
-            "link_id": LINK,
+            "link_id": self.link_id,
             "create_id": self.create_id,
             "number": 10,
             "min_fidelity": 0.0,
@@ -63,10 +77,10 @@ class Link:
     def window(self, **fields: Any) -> dict[str, Any]:
         """The fields of a `herald.open` of the window."""
         known: Message = {
-            "link_id": LINK,
+            "link_id": self.link_id,
             "window_id": self.window_id,
             "create_id": self.create_id,
-            "scheme": "double-click",
+            "scheme": self.scheme,
             "start_ns": self.stage.network_ns(),
             "attempts": ATTEMPTS,
             "timeout_ns": round(self.stage.times.window_timeout_ms * 1e6),
@@ -87,8 +101,11 @@ class Link:
 
     def report(self, *, attempt: int = ATTEMPTS, bell_state: str | None = "psi+", **fields: Any) -> Message:
         """Report on the window as the station would, and give the target's answer."""
-        known: Message = {"link_id": LINK, "window_id": self.window_id, "attempt": attempt, "bell_state": bell_state}
-        return self.stage.party(STATION).ask("herald.report", **(known | fields))
+        return self.stage.party(self.station).ask("herald.report", **(self.word(attempt, bell_state) | fields))
+
+    def word(self, attempt: int = ATTEMPTS, bell_state: str | None = "psi+") -> dict[str, Any]:
+        """The fields of a `herald.report` on the window."""
+        return {"link_id": self.link_id, "window_id": self.window_id, "attempt": attempt, "bell_state": bell_state}
 
     def herald(self, **fields: Any) -> None:
         """Bring the target to hold half of a pair, HERALDED."""
@@ -100,7 +117,7 @@ class Link:
         """The fields of a `pair.confirm` of the pair."""
         self.expires_ns = self.stage.network_ns() + round(self.stage.times.pair_lifetime_ms * 1e6)
         known: Message = {
-            "link_id": LINK,
+            "link_id": self.link_id,
             "pair_id": self.pair_id,
             "create_id": self.create_id,
             "sequence_number": 41,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bellwire.conformance.catalogue import Case, Failed, Level, Result, Role, Skipped, Verdict
+import zmq
+
+from bellwire.conformance.catalogue import OPTIONS, SHOWN, Case, Failed, Level, Result, Role, Skipped, Verdict
 from bellwire.conformance.lanes import ClientLane, HubLane, Lane
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import Folder, Process, Times
@@ -19,38 +22,100 @@ from bellwire.shell.ports import reserve_port
 PATIENCE_S: Final = 2.0
 """How long the kit waits for what has to come, on a target of ordinary speed."""
 
+_ODD: Final = (ArithmeticError, AttributeError, IndexError, OSError, TypeError, ValueError, struct.error, zmq.ZMQError)
+"""What comes of using a field of a message that holds something else than belongs there, or an address that is none."""
+
 
 def run_cases(
     stage: Stage, cases: Sequence[Case], strict: bool, told: Callable[[Result], None] = lambda _: None
 ) -> list[Result]:
     """Run cases in order; `told` hears of each result at once.
 
-    Raises:
-        BellwireError: when the target's process has ended.
+    A target that ends fails the case in which it does. It is started anew if the kit has started it; when it does not come
+    back, the cases that are left are skipped.
     """
-    results = []
+    results, gone = [], ""
     for case in cases:
-        result = _run(stage, case, strict)
+        if gone:
+            result = Result(case=case, verdict=Verdict.SKIP, text=f"not run: the target is gone: {gone}")
+        else:
+            result = _run(stage, case, strict)
         told(result)
         results.append(result)
+        if not gone and result.verdict in SHOWN:
+            gone = _lost(stage)
     return results
 
 
 def _run(stage: Stage, case: Case, strict: bool) -> Result:
     began_s = time.monotonic()
-    verdict, text = Verdict.PASS, ""
+    if case.needs in stage.folder.without:
+        return Result(
+            case=case, verdict=Verdict.SKIP, text=f"left out by --without {case.needs}: {OPTIONS[case.needs]}"
+        )
+    with contextlib.ExitStack() as closing:
+        closing.callback(stage.end)  # Also when somebody interrupts the kit.
+
+        def play() -> None:
+            stage.begin()
+            case.run(stage)
+
+        verdict, text = _verdict(case, strict, play)
+        ended = stage.process.ended() if stage.process is not None else ""
+        if ended:
+            verdict, text = Verdict.FAIL, text if ended in text else "; ".join(filter(None, (ended, text)))
+        if verdict in SHOWN:
+            stage.judged(text)
+        trace = tuple(stage.trace)  # What the kit says to clean up is no part of it.
+        after = _verdict(case, strict, closing.close)
+    verdict, text = after if verdict is Verdict.PASS else (verdict, text)
+    return Result(
+        case=case,
+        verdict=verdict,
+        text=text,
+        seconds=time.monotonic() - began_s,
+        late_s=stage.late_s,
+        trace=trace,
+    )
+
+
+def _verdict(case: Case, strict: bool, play: Callable[[], None]) -> tuple[Verdict, str]:
+    """What comes of a part of a case, and why."""
     try:
-        stage.begin()
-        case.run(stage)
+        with _reading():
+            play()
     except Failed as failure:
-        verdict, text = failed(case.level, strict), str(failure)
-    except KeyError as missing:
-        verdict, text = failed(case.level, strict), f"a message came without the field {missing}"
+        return failed(case.level, strict), str(failure)
+    except BellwireError as trouble:
+        return Verdict.FAIL, str(trouble)
     except Skipped as reason:
-        verdict, text = Verdict.SKIP, str(reason)
-    finally:
-        stage.end()
-    return Result(case=case, verdict=verdict, text=text, seconds=time.monotonic() - began_s, trace=tuple(stage.trace))
+        return Verdict.SKIP, str(reason)
+    return Verdict.PASS, ""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What the kit stumbles over in a message is the target's fault, whatever a case is about, and raises `BellwireError`."""
+    try:
+        yield
+    except KeyError as missing:
+        raise BellwireError(f"a message came without the field {missing}") from None
+    except _ODD as odd:
+        what = f"{type(odd).__name__}: {odd}"
+        raise BellwireError(f"a message came with something else in a field than belongs there ({what})") from odd
+
+
+def _lost(stage: Stage) -> str:
+    """After a case that failed: why there is no target for the next one; empty when there is one, started anew or not."""
+    try:
+        if stage.process is not None:
+            if stage.process.runs:
+                return ""
+            stage.restart()
+        check_target(stage)
+    except BellwireError as error:
+        return str(error)
+    return ""
 
 
 def failed(level: Level, strict: bool) -> Verdict:
@@ -66,11 +131,13 @@ def open_stage(
     endpoint: str = "",
     start: str = "",
     scale: float = 1.0,
+    without: frozenset[str] = frozenset(),
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Stage]:
     """A stage for a target: the kit listens (nodes, stations) or connects (brokers), and starts the target if told how.
 
     `folder` holds the keys; without one, they are made for this run and thrown away. `scale` makes all times longer.
+    `without` names the OPTIONS that the target leaves out.
 
     Raises:
         ConfigError: when the options do not fit together, or a key is missing.
@@ -82,7 +149,7 @@ def open_stage(
         raise ConfigError("the target and the kit need each other's keys: --keys DIR, or --start for both to be made")
     with contextlib.ExitStack() as closing:
         path = folder or Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="bellwire-conformance-")))
-        place = Folder(path.absolute(), role, Times().scaled(scale))
+        place = Folder(path.absolute(), role, Times().scaled(scale), without)
         place.make_keys()
         lane: Lane
         if role is Role.BROKER:
@@ -109,13 +176,15 @@ def check_target(stage: Stage) -> None:
         BellwireError: when it is not, with what its process said last.
     """
     try:
-        stage.begin()
-        if isinstance(stage.lane, ClientLane):
-            _greet_broker(stage)
+        with _reading():
+            try:
+                stage.begin()
+                if isinstance(stage.lane, ClientLane):
+                    _greet_broker(stage)
+            finally:
+                stage.end()
     except Failed as failure:
         raise BellwireError(str(failure)) from None
-    finally:
-        stage.end()
 
 
 def _greet_broker(stage: Stage) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 from bellwire.conformance.catalogue import Case, Level
 from bellwire.conformance.wire import Message, decode
 
-_HEADING = re.compile(r"^#{1,4} (\d+(?:\.\d+)*) .+$", re.MULTILINE)
+_HEADING = re.compile(r"^#{2,4} (\d+(?:\.\d+)*) (.+)$", re.MULTILINE)
+_MACHINE = re.compile(r"<!-- machine (\S+) -->\n(.*?)<!-- /machine -->", re.DOTALL)
+_ROW = re.compile(r"^\| ([A-Z_]+) \| ([^|]+) \| [^|]+ \| [^|]* \| (\d §[\d.]+) \|$", re.MULTILINE)
 _OBLIGED = re.compile(r"\b(?:MUST|REQUIRED|SHALL)\b")
 _SENTENCE_END = re.compile(r"(?<=[.:])(?:\*\*)?\s+(?=(?:\*\*|\*)?[A-Z`*])")
 
@@ -59,6 +61,24 @@ def section(rule: str) -> str:
         raise KeyError(rule)
     after = [match.start() for match in heads if match.start() > begin and not match[1].startswith(f"{number}.")]
     return plain(text[begin : min(after, default=len(text))])
+
+
+@cache
+def sections() -> dict[str, str]:
+    """The title of every section, by its rule such as `1 §4.1`."""
+    return {
+        f"{chapter} §{head[1]}": head[2] for chapter, text in chapters().items() for head in _HEADING.finditer(text)
+    }
+
+
+@cache
+def machine_rows() -> dict[str, str]:
+    """The rule of every row of a machine's table, by machine, state and input."""
+    found: dict[str, str] = {}
+    for text in chapters().values():
+        for name, table in _MACHINE.findall(text):
+            found |= {f"{name} {state} {given.strip()}": rule for state, given, rule in _ROW.findall(table)}
+    return found
 
 
 @cache
@@ -107,6 +127,13 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 @cache
+def common() -> frozenset[str]:
+    """The fields that every message has, `type` included, and `request_id`."""
+    table = chapters()["1"].partition("<!-- fields common -->")[2].partition("<!-- /fields -->")[0]
+    return frozenset({"type", *re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)})
+
+
+@cache
 def vectors() -> tuple[dict[str, Any], ...]:
     """Every test vector, in order."""
     paths = sorted(path for path in (folder() / "vectors").glob("*.json") if path.name != "vectors.schema.json")
@@ -125,7 +152,7 @@ def access() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
     table = chapters()["1"].partition("<!-- access messages -->")[2].partition("<!-- /access -->")[0]
     everybody = frozenset(schemas()["session.hello"]["$defs"]["Role"]["enum"])
     found = {}
-    for kind, *cells in re.findall(r"^\| `([a-z.]+)` \| ([a-z, ]+) \| ([a-z, ]+) \|$", table, re.MULTILINE):
+    for kind, *cells in re.findall(r"^\| `([a-z._]+)` \| ([a-z, ]+) \| ([a-z, ]+) \|$", table, re.MULTILINE):
         senders, receivers = (everybody if cell == "everybody" else frozenset(cell.split(", ")) for cell in cells)
         found[kind] = (senders, receivers)
     return found
@@ -135,4 +162,12 @@ def access() -> dict[str, tuple[frozenset[str], frozenset[str]]]:
 def limits() -> dict[str, int]:
     """The bounds of 1 §3.4, by name."""
     rows = re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \| (\d+) \|", chapters()["1"], re.MULTILINE)
+    return {name: int(value) for name, value in rows}
+
+
+@cache
+def bounds() -> dict[str, int]:
+    """The default bounds of 1 §2.7, by name: what a participant may have of a broker. Rates are per second."""
+    table = chapters()["1"].partition("### 2.7 ")[2].partition("### 2.8 ")[0]
+    rows = re.findall(r"^\| ([a-z ]+) \| (\d+)(?: per second)? \|", table, re.MULTILINE)
     return {name: int(value) for name, value in rows}

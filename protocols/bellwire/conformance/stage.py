@@ -8,31 +8,23 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from bellwire.conformance import spec
 from bellwire.conformance.catalogue import Failed, Role, Skipped
-from bellwire.conformance.lanes import ClientLane, Delivery, HubLane, Lane
+from bellwire.conformance.lanes import ClientLane, HubLane, Lane
+from bellwire.conformance.lines import Delivery, Line
 from bellwire.conformance.party import Party
-from bellwire.conformance.target import APPLICATION, BROKER, FAR, OTHER, PEER, STATION, Folder, Process
+from bellwire.conformance.target import APPLICATION, BROKER, PARTIES, Folder, Process
 from bellwire.conformance.timekeeper import Timekeeper
 from bellwire.conformance.watch import FRAMES, KEYS, MAP, Watch
 from bellwire.conformance.wire import Arrow, KeyTwice, Message, NoMessage, decode
 
 T = TypeVar("T")
 
-ROLES: Final = {
-    BROKER: "broker",
-    PEER: "agent",
-    FAR: "agent",
-    STATION: "station",
-    APPLICATION: "application",
-    OTHER: "application",
-}
-OWN_RATE_PER_S: Final = 1_000
-"""What a broker takes from one participant for itself (spec 1 §2.7)."""
-
 TURN_S: Final = 0.1
 """Rates may be held by counting within stretches of this length."""
 
 _TICK_S: Final = 0.02
+_LINES_TICK_S: Final = 0.002
 _MOST_ARROWS: Final = 400
 
 
@@ -49,6 +41,14 @@ class Stage:
         self.watch = Watch()
         self.clock = Timekeeper()
         self.target_epoch = 0
+        self.target_endpoints: tuple[str, ...] = ()
+        """Where the target listens, as it told the broker."""
+        self.late_s = 0.0
+        """How late the kit itself came back, at worst, from waiting for nothing: so long it stood still in the present case."""
+        self.lines: list[Line] = []
+        """The direct connections of the present case."""
+        self.introduced: set[str] = set()
+        """Whom the kit's broker has introduced in the present case: when it ends, it takes that back."""
         self._sockets: list[socket.socket] = []
         self.trace: list[Arrow] = []
         self._parties: dict[str, Party] = {}
@@ -60,12 +60,12 @@ class Stage:
     def party(self, name: str) -> Party:
         """A participant of the present case, new in it: every case has its own incarnations."""
         if name not in self._parties:
-            self._parties[name] = Party(self, name, ROLES[name], self.new_epoch())
+            self._parties[name] = Party(self, name, PARTIES[name], self.new_epoch())
         return self._parties[name]
 
     def again(self, name: str, *, epoch: int | None = None) -> Party:
         """A later incarnation of a participant, which remembers nothing."""
-        self._parties[name] = Party(self, name, ROLES[name], epoch or self.new_epoch())
+        self._parties[name] = Party(self, name, PARTIES[name], epoch or self.new_epoch())
         if name == BROKER:
             self.clock.forget()
         return self._parties[name]
@@ -97,7 +97,7 @@ class Stage:
     @property
     def at_once(self) -> int:
         """How many messages for itself a broker surely takes in one turn, half of what it may; 0 for any number."""
-        return round(OWN_RATE_PER_S * TURN_S / 2) if self.folder.role is Role.BROKER else 0
+        return round(spec.bounds()["own rate"] * TURN_S / 2) if self.folder.role is Role.BROKER else 0
 
     def pace(self, number: int) -> None:
         """Let time pass after as many messages as a broker takes at once, `number` being that of the last one."""
@@ -126,8 +126,16 @@ class Stage:
         self.wait(lambda: None, seconds)
 
     def _step(self, timeout_s: float) -> None:
-        for delivery in self.lane.receive(timeout_s):
+        most_s = min(timeout_s, _LINES_TICK_S) if self.lines else timeout_s
+        began_s = time.monotonic()
+        deliveries = self.lane.receive(most_s)
+        if not deliveries:
+            self.late_s = max(self.late_s, time.monotonic() - began_s - most_s)
+        for delivery in deliveries:
             self._take(delivery)
+        for line in self.lines:
+            for delivery in line.receive():
+                self._take(delivery, line)
         self._beat()
 
     def _beat(self) -> None:
@@ -143,8 +151,12 @@ class Stage:
     def transmit(self, party: Party, receiver: str, message: Message, data: bytes) -> None:
         """Send a message of a party."""
         party.spoke_s = time.monotonic()
-        self._draw(Arrow(at_s=self._at_s(), sender=party.name, receiver=receiver, message=message))
-        self.lane.send(party.name, receiver, data)
+        direct = party.line is not None
+        self._draw(Arrow(at_s=self._at_s(), sender=party.name, receiver=receiver, message=message, direct=direct))
+        if party.line is not None:
+            party.line.send(data)
+        else:
+            self.lane.send(party.name, receiver, data)
 
     def throw(self, party: Party, *frames: bytes, note: str, to: str = "") -> None:
         """Send frames as they are, behind the frame with the name."""
@@ -152,13 +164,13 @@ class Stage:
         self._draw(Arrow(at_s=self._at_s(), sender=party.name, receiver=receiver, note=note))
         self.lane.send(party.name, receiver, *frames)
 
-    def _take(self, delivery: Delivery) -> None:
+    def _take(self, delivery: Delivery, line: Line | None = None) -> None:
         ours = delivery.sender == self.target
         if len(delivery.frames) != 1:
             self.watch.note(FRAMES, f"a transmission of {1 + len(delivery.frames)} frames")
             return
         data = delivery.frames[0]
-        arrow = Arrow(at_s=self._at_s(), sender=delivery.sender, receiver=delivery.receiver)
+        arrow = Arrow(at_s=self._at_s(), sender=delivery.sender, receiver=delivery.receiver, direct=line is not None)
         try:
             message = arrow.message = decode(data)
         except NoMessage as error:
@@ -173,21 +185,28 @@ class Stage:
             epoch = message.get("epoch")
             if message.get("type") in ("session.hello", "session.welcome") and isinstance(epoch, int):
                 self.target_epoch = max(self.target_epoch, epoch)
+            if message.get("type") == "session.hello" and delivery.receiver == BROKER:
+                self.target_endpoints = tuple(message.get("endpoints", ()))
         party = self._parties.get(delivery.receiver)
         if party is not None:
-            party.take(delivery.sender, message, data)
+            party.take(delivery.sender, message, data, line)
 
     def _draw(self, arrow: Arrow) -> None:
         """Keep what was sent, but for heartbeats, and exchanges that no case plays: pictures are not about them."""
         kind = str(arrow.message.get("type"))
-        if kind == "session.heartbeat" or (kind.startswith("time.") and self.clock.honest):
+        of_broker = BROKER in (arrow.sender, arrow.receiver)
+        if kind == "session.heartbeat" or (kind.startswith("time.") and of_broker and self.clock.honest):
             return
-        if len(self.trace) < _MOST_ARROWS:
-            self.trace.append(arrow)
+        self.trace.append(arrow)
+        del self.trace[:-_MOST_ARROWS]
 
     def missed(self, party: Party, what: str) -> None:
         """Note in the picture that something was expected and did not come."""
         self._draw(Arrow(at_s=self._at_s(), sender=self.target, receiver=party.name, note=f"expected: {what}"))
+
+    def judged(self, text: str) -> None:
+        """Note in the picture why the case does not pass, where that was seen."""
+        self.trace.append(Arrow(at_s=self._at_s(), sender=self.target, receiver=self.target, note=text))
 
     def _at_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -204,6 +223,7 @@ class Stage:
         broker = self._parties.get(BROKER)
         self._parties = {BROKER: broker} if broker is not None else {}
         self.trace = []
+        self.late_s = 0.0
         self._began_s = time.monotonic()
         if isinstance(self.lane, HubLane):
             if not self.clock.serves:
@@ -256,15 +276,25 @@ class Stage:
         return self.broker.up or None
 
     def end(self) -> None:
-        """End a case: everybody but the broker leaves, so that the target forgets them and gives up what it shared."""
+        """End a case: everybody but the broker leaves, so that the target forgets them and gives up what it shared.
+
+        Introductions of the case are taken back.
+        """
         for name, party in self._parties.items():
             if name != BROKER:
                 party.leave()
                 if isinstance(self.lane, ClientLane):
                     self.lane.disconnect(name)
-        self._step(0.0)
-        while self._sockets:
-            self._sockets.pop().close()
+        try:
+            self._step(0.0)
+            for name in sorted(self.introduced):
+                self.broker.send("session.revocation", node=name)
+        finally:
+            self.introduced.clear()
+            while self.lines:
+                self.lines.pop().close()
+            while self._sockets:
+                self._sockets.pop().close()
 
     def keep(self, opened: socket.socket) -> socket.socket:
         """Close a socket of the present case when that ends."""
@@ -281,9 +311,9 @@ class Stage:
             raise Skipped("needs --start: the target has to be restarted")
         self.process.end(number)
         if isinstance(self.lane, HubLane):
-            self.broker.up = False
             self.clock.forget()
             self._drain()
+            self.broker.up = False
         self.process.start()
 
     def _drain(self) -> None:
@@ -291,5 +321,3 @@ class Stage:
         while deliveries := self.lane.receive(_TICK_S):
             for delivery in deliveries:
                 self._take(delivery)
-        if isinstance(self.lane, HubLane):
-            self.broker.up = False

@@ -12,9 +12,11 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from bellwire.conformance.catalogue import Role
 from bellwire.conformance.keys import Keys
@@ -26,26 +28,48 @@ FAR: Final = "kit-far"
 STATION: Final = "kit-station"
 APPLICATION: Final = "kit-app"
 OTHER: Final = "kit-other"
+WEST: Final = "kit-west"
+EAST: Final = "kit-east"
+NORTH: Final = "kit-north"
+GUEST: Final = "kit-guest"
+CROWD: Final = tuple(f"kit-crowd-{number}" for number in range(1, 121))
+"""Applications that only a broker meets, and only to have many of them."""
+
 STRANGER: Final = "kit-stranger"
 BROKER: Final = "broker"
 
 LINK: Final = "kit-link"
 LEAD: Final = "kit-lead"
 DARK: Final = "kit-dark"
+BRIGHT: Final = "kit-bright"
+GLOW: Final = "kit-glow"
+RAY: Final = "kit-ray"
 
 WIRE_ROLES: Final = {Role.NODE: "agent", Role.STATION: "station", Role.BROKER: "broker"}
-_PARTIES: Final = {
+PARTIES: Final = {
     BROKER: "broker",
     PEER: "agent",
     FAR: "agent",
     STATION: "station",
     APPLICATION: "application",
     OTHER: "application",
-}
+    WEST: "agent",
+    EAST: "agent",
+    NORTH: "agent",
+    GUEST: "application",
+} | dict.fromkeys(CROWD, "application")
+"""Whom the kit plays, with their roles. West is the one whose name is greater than the target's; guests may not use a node."""
+
+USERS: Final = (APPLICATION, OTHER)
+"""The applications that may use a node."""
+
 ATTEMPTS: Final = 4
 DETECTORS: Final = 1
 GOODNESS: Final = 0.75
+BRIGHT_STATES: Final = ((0.05, 0.95), (0.45, 0.55))
+"""Points of bright ratio and fidelity, of the links that herald by single-click: the two always add up to 1."""
 END_S: Final = 3.0
+_EVERYWHERE: Final = ("*", "0.0.0.0", "::")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +97,9 @@ class Times:
 class Folder:
     """The kit's folder: keys, and what the target is told."""
 
-    def __init__(self, path: Path, role: Role, times: Times) -> None:
+    def __init__(self, path: Path, role: Role, times: Times, without: frozenset[str] = frozenset()) -> None:
+        """Take what the target does `without`, of the OPTIONS: it is not told of that."""
+        self.without = without
         self.path = path
         self.role = role
         self.times = times
@@ -91,18 +117,25 @@ class Folder:
         Raises:
             ConfigError: when the folder cannot be written.
         """
-        parties = dict(_PARTIES)
+        parties = self._parties()
         if self.role is not Role.BROKER:
             parties[TARGET] = WIRE_ROLES[self.role]
         self.keys.make(parties)
         Keys(self.path / "unauthorized").make({STRANGER: "application"})
 
+    def _parties(self) -> dict[str, str]:
+        """Whom the kit plays around this target."""
+        crowd = CROWD if self.role is Role.BROKER else ()
+        return {name: role for name, role in PARTIES.items() if name in crowd or name not in CROWD}
+
     def write(self, endpoint: str) -> None:
         """Write what the target is to be told: the broker's endpoint, names, links and times.
 
         Raises:
-            ConfigError: when the folder cannot be written.
+            ConfigError: when the folder cannot be written, or nobody can connect to the endpoint.
         """
+        if self.role is not Role.BROKER and urlsplit(endpoint).hostname in _EVERYWHERE:
+            raise ConfigError(f"--target {endpoint}: targets connect to it, so it needs an address of this machine")
         settings = self._settings(endpoint)
         try:
             (self.path / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -120,6 +153,8 @@ class Folder:
         }
         if self.role is not Role.BROKER:
             settings["links"] = self._links()
+        if self.role is Role.NODE and "applications" not in self.without:
+            settings["applications"] = list(USERS)
         if self.role is Role.STATION:
             settings["detectors"] = {"sets": DETECTORS, "switch_ms": 0}
         return settings
@@ -141,7 +176,13 @@ class Folder:
             "guard_ms": self.times.guard_ms,
             "pair_time_ms": self.times.pair_time_ms,
         }
-        return {LINK: {"peer": PEER, "primary": False, **common}, LEAD: {"peer": FAR, "primary": True, **common}}
+        links = {LINK: {"peer": PEER, "primary": False, **common}, LEAD: {"peer": FAR, "primary": True, **common}}
+        if "schemes" in self.without:
+            return links
+        bright = common | {"scheme": "single-click", "bright_states": BRIGHT_STATES}
+        ray = common | {"scheme": "direct", "station": NORTH}
+        links |= {BRIGHT: {"peer": EAST, "primary": False, **bright}, GLOW: {"peer": WEST, "primary": True, **bright}}
+        return links | {RAY: {"peer": NORTH, "primary": False, **ray}}
 
     def _toml(self, endpoint: str) -> str:
         times = self.times
@@ -151,6 +192,8 @@ class Folder:
             lines += [f'bind = "{endpoint}"', 'authorized_keys = "authorized"']
         elif self.role is Role.NODE:
             lines.append(f"application_timeout_ms = {times.application_timeout_ms}")
+            if "applications" not in self.without:
+                lines.append(f"applications = {json.dumps(USERS)}")
         lines += ["", "[session]", *(f"{name} = {getattr(times, name)}" for name in session)]
         if self.role is not Role.BROKER:
             lines += ["", "[time]", f"interval_ms = {times.time_interval_ms}"]
@@ -158,7 +201,10 @@ class Folder:
             lines += ["", "[backend]", 'name = "mock"', "", "[backend.options]"]
             kinds = 'c0 = "communication", s0 = "storage", s1 = "storage"'
             lines += [f"qubits = {{ {kinds} }}"] if self.role is Role.NODE else ["qubits = {}"]
-            lines.append(f'windows = {{ {LINK} = "psi+", {LEAD} = "psi+", {DARK} = "none" }}')
+            heralded = ", ".join(f'{link} = "psi+"' for link in (LINK, LEAD, BRIGHT, GLOW, RAY))
+            lines.append(f'windows = {{ {heralded}, {DARK} = "none" }}')
+            if "paths" in self.without:
+                lines += ["", "[direct]", "enabled = false"]
             if self.role is Role.STATION:
                 lines += ["", "[detectors]", f"sets = {DETECTORS}"]
             for link, table in self._links().items():
@@ -168,7 +214,7 @@ class Folder:
     def authorize(self) -> None:
         """Put the public keys of the kit's parties where a broker started by the kit looks for them."""
         self.authorized.mkdir(exist_ok=True)
-        for name in _PARTIES:
+        for name in self._parties():
             if name != BROKER:
                 (self.authorized / f"{name}.key").write_bytes((self.path / f"{name}.key").read_bytes())
 
@@ -191,6 +237,8 @@ class Process:
         if not self._command:
             raise ConfigError("--start: the command is empty")
         self.log = folder.path / "target.log"
+        self.started_ns = 0
+        """When it was started last, by the wall clock."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -199,6 +247,7 @@ class Process:
         Raises:
             ConfigError: when it cannot be run.
         """
+        self.started_ns = time.time_ns()
         try:
             with self.log.open("ab") as log:
                 self._process = subprocess.Popen(
@@ -207,16 +256,28 @@ class Process:
         except OSError as error:
             raise ConfigError(f"--start: cannot run {self._command[0]!r}: {error.strerror}") from None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is there: started, and not ended since."""
+        return self._process is not None and self._process.poll() is None
+
+    def ended(self) -> str:
+        """That it has ended by itself, with the last line that it wrote; empty when it has not."""
+        if self._process is None or self._process.poll() is None:
+            return ""
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        last = said[-1] if said else "it said nothing"
+        return f"the target ended with exit code {self._process.returncode}: {last}"
+
     def check(self) -> None:
         """See whether it runs.
 
         Raises:
-            BellwireError: when it has ended, with the last line that it wrote.
+            BellwireError: when it has ended by itself, with the last line that it wrote.
         """
-        if self._process is not None and self._process.poll() is not None:
-            said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            last = said[-1] if said else "it said nothing"
-            raise BellwireError(f"the target ended with exit code {self._process.returncode}: {last}")
+        ended = self.ended()
+        if ended:
+            raise BellwireError(ended)
 
     def end(self, number: int = signal.SIGKILL) -> None:
         """End it, at once or by another signal, and wait until it is gone."""

@@ -17,6 +17,9 @@ OWN_CLOCK: Final[Message] = {"priority": 128, "clock_class": 13, "steps_removed"
 NO_PATH: Final[Message] = {"path_id": 0, "path_host": "", "path_port": 0, "path_key": b""}
 """The fields of a `time.grant` that offers no side path."""
 
+_LEASED: Final = ("request_id", "interval_ns", "exchanges", "lease_ns")
+"""The fields of a lease that the exchanges are made by: integers."""
+
 
 class Timekeeper:
     """The source that a target follows while no case plays one. A case may make its exchanges prove less, or the time jump."""
@@ -74,6 +77,9 @@ class Timekeeper:
         if not party.beats:
             return True  # Whoever is silent gives no time either.
         if message["type"] == "time.lease":
+            if any(type(message.get(name)) is not int for name in _LEASED):
+                party.refuse(message, "MALFORMED", rule="1 §3.1")
+                return True
             self._lease, self._due_s = message, 0.0
             party.reply(message, "time.grant", lease_ns=message["lease_ns"], **NO_PATH)
         elif message.get("sequence") == self._sequence and self._lease is not None:

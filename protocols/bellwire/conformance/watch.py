@@ -41,7 +41,6 @@ class Watch:
         self.types: set[str] = set()
         self._validators: dict[str, Any] = {}
         self._requests: dict[tuple[int, int], tuple[str, bytes]] = {}
-        self._hellos: set[tuple[int, int]] = set()
         self._windows: dict[str, bytes] = {}
 
     def note(self, rule: str, text: str) -> None:

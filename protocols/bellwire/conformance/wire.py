@@ -28,7 +28,9 @@ class Arrow:
     receiver: str
     message: Message = field(default_factory=dict)
     note: str = ""
-    """What is to be said of it: what was expected, or that it was no message."""
+    """What is to be said of it: what was expected, or that it was no message; from the target to itself, the verdict."""
+    direct: bool = False
+    """Whether it took a direct connection, and not the way by the broker."""
 
     @property
     def label(self) -> str:

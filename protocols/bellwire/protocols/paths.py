@@ -46,10 +46,14 @@ _TYPE_AT: Final = 7
 class Paths:
     """The paths to all peers of one participant. Drives what it is given as a driver would, with frames in order.
 
-    A participant that has not said where it listens (`Endpoint.endpoints`) connects to others all the same.
+    A participant that has not said where it listens (`Endpoint.endpoints`) connects to others all the same. One that `connects`
+    to nobody takes fences and sends none.
     """
 
-    def __init__(self, driven: DrivenCapable, endpoint: Endpoint, settings: PathSettings | None = None) -> None:
+    def __init__(
+        self, driven: DrivenCapable, endpoint: Endpoint, settings: PathSettings | None = None, *, connects: bool = True
+    ) -> None:
+        self.connects = connects
         self.settings = settings or PathSettings()
         self.hold_ns = endpoint.settings.liveness_ns // 3
         self.timers = TimerQueue()
@@ -192,7 +196,7 @@ class Paths:
         if way is None:
             way = self._paths[message.node] = Path(self, message)
             self._forget_unknown()
-            if self._has_forgotten:
+            if self._has_forgotten and self.connects:
                 # It may be the very one that was forgotten, and wait for another stretch than the first.
                 way.resume()
         else:
@@ -263,7 +267,7 @@ class Paths:
         """See to it that a peer is connected to, by the one of both who should (spec 1 §4.8)."""
         own, theirs = self._endpoint.endpoints, way.introduction.endpoints
         waiting = way.timer is not None and way.timer.call is not None
-        if way.state is not PathState.RELAYED or way.dormant or not theirs or waiting:
+        if way.state is not PathState.RELAYED or way.dormant or not theirs or waiting or not self.connects:
             return
         first = not own or self._endpoint.node < way.peer
         self.set_due(way, 0 if first and not way.attempts else self.settings.patience_ns)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from bellwire.protocols.access import ACCESS
 from bellwire.protocols.describe import meanings
 from bellwire.protocols.messages import MESSAGES, Message, Reply, Request, SessionError
 from bellwire.protocols.version import PROTOCOL_VERSION
@@ -93,8 +94,10 @@ def asyncapi(chapters: str) -> dict[str, Any]:
             "summary": schema["description"],
             "contentType": "application/msgpack",
             "payload": {"$ref": f"schemas/{name}.json"},
+            "x-sent-by": sorted(ACCESS[message].senders),
+            "x-taken-by": sorted(ACCESS[message].receivers),
         }
-        for name, schema in schemas.items()
+        for message, (name, schema) in zip(MESSAGES, schemas.items(), strict=True)
     }
     operations: dict[str, Any] = {}
     for message in MESSAGES:

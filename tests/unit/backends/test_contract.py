@@ -252,6 +252,31 @@ class TwoOfOneName(IdealBackend):
 TIMELESS = [case for case in RUNNER.cases if not case.id.startswith("TIME-")]
 CLOCKS = [case for case in RUNNER.cases if case.id.startswith("TIME-")]
 
+
+class RaisesOnConnect(IdealBackend):
+    async def connect(self, sink: BackendSinkCapable) -> None:
+        raise OSError("no laboratory")
+
+    async def close(self) -> None:
+        raise AttributeError("never connected")
+
+
+class RaisesOnSubmit(IdealBackend):
+    def submit(self, batch: Batch) -> None:
+        raise KeyError("laser")
+
+
+class RaisesOnClose(IdealBackend):
+    async def close(self) -> None:
+        await super().close()
+        raise OSError("stuck")
+
+
+class AnswersNonsense(IdealBackend):
+    def answer(self, number: int, completions: tuple[AnyCompletion, ...]) -> None:
+        super().answer(number, 7)  # type: ignore[arg-type]
+
+
 SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (NeverConnects, "connects"),
     (AnswersTwice, "answered-once"),
@@ -266,6 +291,9 @@ SPOILT: list[tuple[Callable[[], MockBackend], str]] = [
     (IgnoresCancel, "cancel-ends-a-window"),
     (LeaksQubits, "discarded-qubits-are-free"),
     (TwoOfOneName, "qubits-are-named-once"),
+    (RaisesOnConnect, "connects"),
+    (RaisesOnSubmit, "takes-batches"),
+    (RaisesOnClose, "closes"),
 ]
 
 
@@ -342,6 +370,17 @@ async def test_cases_of_the_kit_over_a_spoilt_backend_name_the_rule(
     results = await check_cases(factory, LINK, TIMELESS, False, told.append, timeout_s=0.2)
     assert any(result.verdict is Verdict.FAIL and result.text.startswith(f"{rule}: ") for result in results)
     assert told == results
+
+
+async def test_case_over_a_backend_that_raises_fails_with_what_it_raised() -> None:
+    results = await check_cases(RaisesOnConnect, LINK, TIMELESS)
+    assert {(result.verdict, result.text) for result in results} == {
+        (Verdict.FAIL, "connects: connect raised OSError: no laboratory")
+    }
+    nonsense = await check_cases(AnswersNonsense, LINK, [case for case in TIMELESS if case.id == "HARD-7-07"])
+    assert [(result.verdict, result.text) for result in nonsense] == [
+        (Verdict.FAIL, "TypeError: object of type 'int' has no len()")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from scripts import load_script
 from bellwire.conformance import spec
 from bellwire.conformance.cases import all_cases
 from bellwire.conformance.catalogue import Case, Level, Role, select
-from bellwire.conformance.report import coverage, coverage_line
+from bellwire.conformance.report import coverage, coverage_line, uncited
 from bellwire.protocols import limits
 from bellwire.protocols.errors import ConfigError
+from bellwire.transport.members import BROKER_LIMITS
 
 ROOT = Path(__file__).parents[3]
 CASES = all_cases()
@@ -22,7 +25,7 @@ FAULTS = load_script("conformance/run.py").load()
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.id))
 def test_requirement_of_a_case_stands_in_the_section_that_its_id_names(case: Case) -> None:
     assert spec.plain(case.requirement) in spec.section(case.rule)
-    assert case.title
+    assert re.fullmatch(r"\S.* .*\.", case.title), "a sentence"
     assert (case.level is Level.SHOULD) == ("SHOULD" in case.requirement)
 
 
@@ -50,8 +53,32 @@ def test_obligation_is_not_cited_by_a_quote_without_its_must() -> None:
     assert spec.cited(refusing, CASES) == ["CORE-3.1-05", "CORE-3.1-12"]
 
 
+def test_what_no_case_cites_is_told_by_section_message_and_row() -> None:
+    left = uncited(CASES)
+    assert "1 §4.2 The session machine" in left["sections"]
+    assert "session UP welcome (1 §4.2)" in left["machine_rows"]
+    assert "time.grant" in left["messages"]
+    assert "2 §7.1 Instructions" not in left["sections"]
+    assert "herald.open" not in left["messages"]
+    without = uncited([case for case in CASES if not case.rule.startswith("2 §3")])
+    assert "2 §3.1 Opening" in set(without["sections"]) - set(left["sections"])
+    assert len(without["machine_rows"]) > len(left["machine_rows"])
+
+
+def test_every_row_of_a_machine_is_read() -> None:
+    assert {row.split()[0] for row in spec.machine_rows()} == {
+        "session", "path", "arrival", "request", "window", "station-window", "pair", "gate", "clock"
+    }  # fmt: skip
+    assert len(spec.machine_rows()) == 120
+    assert set(spec.machine_rows().values()) <= set(spec.sections())
+
+
 def test_limits_are_read_from_the_specification() -> None:
     assert spec.limits() == {name: value for name, value in vars(limits).items() if name.isupper()}
+
+
+def test_bounds_of_a_broker_are_read_from_the_specification() -> None:
+    assert spec.bounds() == {name.replace("_", " "): value for name, value in asdict(BROKER_LIMITS).items()}
 
 
 def test_names_select_cases_by_id_section_and_family() -> None:

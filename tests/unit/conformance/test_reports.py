@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -9,10 +11,9 @@ from xml.etree import ElementTree
 import msgpack
 import pytest
 
-from bellwire.conformance.catalogue import Case, Failed, Level, Result, Role, Skipped, Verdict
+from bellwire.conformance.catalogue import Case, Level, Result, Role, Verdict
 from bellwire.conformance.page import diagram, page
-from bellwire.conformance.report import as_json, counts, junit, summary
-from bellwire.conformance.runner import failed, run_cases
+from bellwire.conformance.report import as_json, counts, junit, line, summary
 from bellwire.conformance.watch import EVERY_FIELD, NUMBERS, SAME_OCTETS, Watch
 from bellwire.conformance.wire import Arrow, NoMessage, brief, decode, encode
 
@@ -61,48 +62,51 @@ class Tags(HTMLParser):
         self.tags.append(tag)
 
 
-class FakeStage:
-    """A stage on which nothing happens."""
-
-    trace: list[Arrow] = []
-
-    def __init__(self) -> None:
-        self.ended = 0
-
-    def begin(self) -> None:
-        pass
-
-    def end(self) -> None:
-        self.ended += 1
-
-
 def test_results_are_counted_by_verdict() -> None:
     assert counts(RESULTS) == {"pass": 1, "fail": 1, "skip": 1, "informational": 1}
     assert summary(RESULTS) == "1 pass, 1 fail, 1 skip, 1 informational in 0.5 s"
 
 
 def test_junit_has_a_testcase_for_each_with_failures_and_skips() -> None:
-    suite = ElementTree.fromstring(junit("node", RESULTS))
-    assert {name: suite.get(name) for name in ("tests", "failures", "skipped")} == {
-        "tests": "4",
-        "failures": "1",
-        "skipped": "1",
-    }
+    root = ElementTree.fromstring(junit("node", RESULTS))
+    [suite] = root
+    for counted in (root, suite):
+        assert {name: counted.get(name) for name in ("tests", "failures", "skipped")} == {
+            "tests": "4",
+            "failures": "1",
+            "skipped": "1",
+        }
     assert [[child.tag for child in each] for each in suite] == [[], ["failure"], ["skipped"], ["system-out"]]
     assert "alert(1)" in str(suite[1][0].get("message"))
+    assert suite[1][0].get("type") == "MUST"
 
 
 def test_json_says_what_every_case_requires_and_what_came() -> None:
     told = as_json("node", RESULTS)
+    assert told["seconds"] == 0.5
     assert told["cases"][1] == {
         "id": "SESS-4.1-02",
+        "round": 0,
         "level": "MUST",
         "rule": "1 §4.1",
         "requirement": "Words & `code`",
         "verdict": "fail",
         "text": EVIL,
         "seconds": 0.0,
+        "late_s": 0.0,
     }
+
+
+def test_kit_that_stood_still_says_so_of_what_does_not_pass_in_every_report_and_changes_no_verdict() -> None:
+    late = [Result(case=each.case, verdict=each.verdict, text=each.text, late_s=0.25) for each in RESULTS]
+    assert [bool(result.doubt) for result in late] == [False, True, False, True]
+    assert counts(late) == counts(RESULTS)
+    assert "0.25 s" in line(late[1])
+    assert as_json("node", late)["cases"][1]["late_s"] == 0.25
+    [suite] = ElementTree.fromstring(junit("node", late))
+    assert ["0.25 s" in "".join(each.itertext()) for each in suite] == [False, True, False, True]
+    assert page("node", late).count("0.25 s") == 2
+    assert not any(result.doubt for result in RESULTS)
 
 
 def test_page_shows_messages_of_what_failed_and_takes_nothing_as_markup() -> None:
@@ -118,6 +122,23 @@ def test_page_shows_messages_of_what_failed_and_takes_nothing_as_markup() -> Non
     assert 'href="http' not in text
 
 
+def test_results_of_several_rounds_have_names_and_anchors_of_their_own() -> None:
+    rounds = [replace(result, round=number) for number in (1, 2) for result in RESULTS]
+    suites = ElementTree.fromstring(junit("node", rounds))
+    assert [(suite.get("name"), suite.get("tests")) for suite in suites] == [
+        ("bellwire conformance node, round 1", "4"),
+        ("bellwire conformance node, round 2", "4"),
+    ]
+    names = [each.get("name") for suite in suites for each in suite]
+    assert len(set(names)) == len(rounds)
+    assert "SESS-4.1-02 in round 2: A <b>title</b>" in names
+    text = page("node", rounds)
+    anchors = re.findall(r'id="([^"]+)"', text)
+    assert len(set(anchors)) == len(anchors) == 4
+    assert {link[1:] for link in re.findall(r'href="([^"]+)"', text)} == set(anchors)
+    assert [each["round"] for each in as_json("node", rounds)["cases"]] == [1] * 4 + [2] * 4
+
+
 def test_diagram_of_many_messages_shows_the_last_ones() -> None:
     arrows = [Arrow(at_s=n, sender="a", receiver="b", message={"type": f"t.n{n}"}) for n in range(200)]
     text = diagram(arrows)
@@ -126,31 +147,18 @@ def test_diagram_of_many_messages_shows_the_last_ones() -> None:
     assert diagram([]) == "<p>No message was sent.</p>"
 
 
-@pytest.mark.parametrize(
-    ("raised", "level", "strict", "verdict"),
-    [
-        (None, Level.MUST, False, Verdict.PASS),
-        (Failed("no"), Level.MUST, False, Verdict.FAIL),
-        (KeyError("code"), Level.MUST, False, Verdict.FAIL),
-        (Failed("no"), Level.SHOULD, False, Verdict.INFORMATIONAL),
-        (Failed("no"), Level.SHOULD, True, Verdict.FAIL),
-        (Skipped("why"), Level.MUST, True, Verdict.SKIP),
-    ],
-)
-def test_run_of_a_case_comes_to_its_verdict(
-    raised: Exception | None, level: Level, strict: bool, verdict: Verdict
-) -> None:
-    def run(_: object) -> None:
-        if raised is not None:
-            raise raised
+def test_diagram_has_a_line_where_the_case_was_decided() -> None:
+    text = diagram([Arrow(at_s=0.3, sender="t", receiver="t", note="expected <a>; " + "came: b, " * 50)])
+    ElementTree.fromstring(text)
+    assert "expected &lt;a&gt;" in text
+    assert "…" in text
 
-    stage = FakeStage()
-    told: list[Result] = []
-    [result] = run_cases(stage, [case(1, run, level)], strict, told.append)  # type: ignore[arg-type]
-    assert result.verdict is verdict
-    assert told == [result]
-    assert stage.ended == 1
-    assert failed(Level.MUST, False) is Verdict.FAIL
+
+def test_diagram_tells_fences_and_direct_connections_apart() -> None:
+    fence = {"type": "session.fence", "part": "begin", "number": 7}
+    assert ">session.fence begin 7 (direct)<" in diagram(
+        [Arrow(at_s=0.1, sender="a", receiver="b", message=fence, direct=True)]
+    )
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,24 @@ def test_connection_that_is_a_path_no_more_is_told_of(end: str, monkeypatch: pyt
     assert dropped == [(ALICE, path)]
 
 
+def test_participant_that_connects_to_nobody_takes_fences_and_sends_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spec 1 §4.8: those of others it takes as everybody does. Whoever sends one would hold all that follows for ever."""
+    monkeypatch.setattr(introductions, "MAX_PEERS", 1)
+    bob, alice = Side(BOB, ALICE, peers=("tcp://h:1",), connects=False), Side(ALICE, BOB)
+    for side in (alice, bob):
+        side.introduce(introduction(NodeId("carol"), incarnation=1))
+        side.introduce(introduction(side.peer, "tcp://h:1"))
+    bob.wait(bob.paths.settings.patience_ns)
+    assert bob.paths.take_instructions() == []
+    assert bob.say(b"as ever") == [(RELAY, b"as ever")]
+    *_, (_, broken) = alice.say(b"behind the break")
+    bob.paths.arrive(RELAY, ALICE, broken, 0)
+    ((path, fenced),) = bob.fences()
+    assert path == RELAY
+    alice.paths.arrive(RELAY, BOB, fenced, 0)
+    assert alice.fences() == [(RELAY, b"behind the break")]
+
+
 def test_former_connection_does_not_come_back_for_what_it_still_holds() -> None:
     bob = Side(BOB, ALICE)
     begin = fence(ALICE, BOB, FencePart.BREAK, 1)

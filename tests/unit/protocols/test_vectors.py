@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from scripts import load_script
 
+from bellwire.conformance import spec
 from bellwire.protocols.codec import CODEC, Undecodable
 from bellwire.protocols.messages import MESSAGES, Reply, Request
 from bellwire.protocols.schemas import tag
@@ -121,6 +122,25 @@ def test_schema_of_a_message_says_what_it_is_and_what_every_field_means(message:
     fields = {name: each for name, each in schema["properties"].items() if name != "type"}
     assert set(fields) == {field.encode_name for field in msgspec.structs.fields(message)}
     assert all(each.get("description") for each in fields.values())
+
+
+def test_asyncapi_document_keeps_the_published_schema() -> None:
+    document = json.loads((SPEC / "asyncapi.json").read_text(encoding="utf-8"))
+    published = json.loads((Path(__file__).parent / "asyncapi" / "3.0.0.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft7Validator(published)
+    validator.check_schema(published)
+    assert [f"{error.json_path}: {error.message}" for error in validator.iter_errors(document)] == []
+    document["operations"]["session.hello"]["action"] = "shout"
+    assert not validator.is_valid(document)
+
+
+def test_asyncapi_document_says_which_roles_send_and_take_every_message() -> None:
+    document = json.loads((SPEC / "asyncapi.json").read_text(encoding="utf-8"))
+    told = {
+        name: (frozenset(message["x-sent-by"]), frozenset(message["x-taken-by"]))
+        for name, message in document["components"]["messages"].items()
+    }
+    assert told == spec.access()
 
 
 def test_asyncapi_document_has_every_message_and_refers_to_nothing_that_is_not() -> None:

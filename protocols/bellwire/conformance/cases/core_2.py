@@ -6,13 +6,17 @@ import zmq
 
 from bellwire.conformance.catalogue import BROKER, ENDS, ON_THE_WIRE, Failed, Role, Section
 from bellwire.conformance.keys import Keys
-from bellwire.conformance.lanes import ClientLane, HubLane
+from bellwire.conformance.lanes import ClientLane
 from bellwire.conformance.party import Party
+from bellwire.conformance.paths import hub
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import APPLICATION, OTHER, PEER, STRANGER
 from bellwire.conformance.wire import encode
 
 section = Section()
+
+CONNECTIONS = 32
+"""More of one key than anybody would call a few."""
 
 
 def clients(stage: Stage) -> ClientLane:
@@ -44,8 +48,7 @@ def refuse_stranger(stage: Stage) -> None:
 )
 def other_broker(stage: Stage) -> None:
     """A hub at the broker's place with another key hears nothing."""
-    lane = stage.lane
-    assert isinstance(lane, HubLane)
+    lane = hub(stage)
     lane.listen_again(zmq.curve_keypair()[1])
     try:
         stage.broker.up = False
@@ -99,7 +102,7 @@ def other_frames(stage: Stage) -> None:
     answered = application.greet()
     if answered["request_id"] == hello["request_id"]:
         raise Failed("a transmission of three frames was taken for one of two")
-    application.never("session.welcome", during_s=stage.patience_s / 8, request_id=hello["request_id"])
+    application.never("session.welcome", during_s=stage.patience_s / 12, request_id=hello["request_id"])
 
 
 @section.must("CORE-2.3-03", "A broker MUST NOT relay from a connection to which its sender is not bound.", BROKER)
@@ -109,7 +112,7 @@ def unbound(stage: Stage) -> None:
     peer = stage.party(PEER)
     peer.send("session.goodbye", to=application.name, reason="too early")
     peer.expect("session.error", code="NO_SESSION")
-    application.never("session.goodbye", during_s=stage.patience_s / 8)
+    application.never("session.goodbye", during_s=stage.patience_s / 12)
 
 
 @section.must(
@@ -169,3 +172,31 @@ def bound_anew(stage: Stage) -> None:
     application.greet()
     peer.send("session.goodbye", to=application.name, reason="to the new connection")
     application.expect("session.goodbye", sender=PEER)
+
+
+@section.should("CORE-2.3-09", "A connecting participant SHOULD NOT set a routing id", ENDS)
+def no_routing_id(stage: Stage) -> None:
+    """The routing id of the target's connection is one that ZeroMQ gave it: those begin with a zero."""
+    stage.application.greet()
+    if not hub(stage).routing_id.startswith(b"\0"):
+        raise Failed(f"expected no routing id to be set; it is {hub(stage).routing_id!r}")
+
+
+@section.should(
+    "CORE-2.2-06",
+    "A connection that has not proved its key within a few seconds, and all but the latest few connections of one key,"
+    " SHOULD be ended too.",
+    BROKER,
+)
+def many_connections(stage: Stage) -> None:
+    """Of 32 connections of one key, on each of which it said hello, most are ended, and the latest is not."""
+    application = stage.application
+    for _ in range(CONNECTIONS):
+        application.line = clients(stage).dial(APPLICATION)
+        stage.lines.append(application.line)
+        application.greet()
+    lines = stage.lines
+    stage.wait(lambda: sum(line.ended > 0 for line in lines) > CONNECTIONS / 2 or None)
+    ended = [number for number, line in enumerate(lines, 1) if line.ended]
+    if len(ended) <= CONNECTIONS / 2 or CONNECTIONS in ended:
+        raise Failed(f"expected all but the latest few of {CONNECTIONS} connections to be ended; these were: {ended}")

@@ -9,10 +9,11 @@ from bellwire.conformance import spec
 from bellwire.conformance.cases.core_2 import clients, greeted
 from bellwire.conformance.catalogue import BROKER, NODE, ON_THE_WIRE, Failed, Role, Section, Skipped
 from bellwire.conformance.party import Party
-from bellwire.conformance.stage import OWN_RATE_PER_S, TURN_S, Stage
-from bellwire.conformance.target import APPLICATION, FAR, OTHER, PEER, STATION, WIRE_ROLES
+from bellwire.conformance.plays import SECOND_NS, Link, created
+from bellwire.conformance.stage import TURN_S, Stage
+from bellwire.conformance.target import APPLICATION, FAR, GUEST, OTHER, PEER, STATION, WIRE_ROLES
 from bellwire.conformance.target import BROKER as HUB
-from bellwire.conformance.wire import brief
+from bellwire.conformance.wire import Message, brief
 
 section = Section()
 
@@ -21,7 +22,6 @@ PORTIONS = 16
 OCTETS = 8_000
 """At most so many portions of messages so long: by then no more can wait for one connection, the kernel's buffers included."""
 
-ERROR_RATE_PER_S = 100
 REVOKED_S = 1.0
 
 
@@ -96,6 +96,45 @@ def other_neighbour(stage: Stage) -> None:
     far.refused("DENIED", "herald.report", **fields)
 
 
+@section.must(
+    "CORE-2.6-05",
+    "An agent MAY be told which applications may use it. It then refuses the requests of others with `DENIED`",
+    NODE,
+    needs="applications",
+)
+def guest(stage: Stage) -> None:
+    """An application that may not use the node is refused with DENIED, for pairs, gates and programs; it may ask the time."""
+    guest = stage.party(GUEST)
+    guest.greet()
+    for kind in ("link.create", "gate.request", "program.run"):
+        guest.refused("DENIED", kind, **_own(spec.example(kind)))
+    guest.ask("time.status")
+    created(stage)
+
+
+def _own(message: Message) -> Message:
+    """The fields of a message that not all have."""
+    return {name: value for name, value in message.items() if name not in spec.common()}
+
+
+@section.must(
+    "CORE-2.6-06",
+    "and so what a neighbour asks for another's sake: a `link.add` or a `gate.open` that names it",
+    NODE,
+    needs="applications",
+)
+def for_a_guest(stage: Stage) -> None:
+    """What a neighbour asks for an application that may not use the node is refused with DENIED: pairs, and gates."""
+    link = Link(stage, application="")
+    answer = link.add(application=GUEST)
+    if answer.get("code") != "DENIED":
+        raise Failed(f"expected link.add for {GUEST} to be refused with DENIED; came: {brief(answer)}")
+    link.herald()
+    link.confirm()
+    fields = _own(spec.example("gate.open")) | {"application": GUEST, "pair_id": link.pair_id}
+    link.primary.refused("DENIED", "gate.open", **(fields | {"deadline_ns": stage.network_ns() + SECOND_NS}))
+
+
 def flood(stage: Stage) -> Party:
     """Have a participant send to one that reads nothing until it is told that there is no room, and give the sender.
 
@@ -111,7 +150,7 @@ def flood(stage: Stage) -> Party:
     for _ in range(PORTIONS):
         for _ in range(PORTION):
             stage.throw(peer, bytes(OCTETS), note="one of many", to=APPLICATION)
-        if peer.maybe("session.error", code="LIMIT", peer=APPLICATION, request_id=0, within_s=stage.patience_s / 8):
+        if peer.maybe("session.error", code="LIMIT", peer=APPLICATION, request_id=0, within_s=stage.patience_s / 12):
             return peer
     raise Failed(f"expected LIMIT after {PORTION * PORTIONS} messages to one that reads nothing; it did not come")
 
@@ -140,7 +179,7 @@ def full(stage: Stage) -> None:
 def own_rate(stage: Stage) -> None:
     """Whoever sends the broker thrice what it takes in a second is told LIMIT, and is served again afterwards."""
     [application] = greeted(stage, APPLICATION)
-    for _ in range(3 * OWN_RATE_PER_S):
+    for _ in range(3 * spec.bounds()["own rate"]):
         application.send("session.heartbeat")
     application.expect("session.error", code="LIMIT", peer="", request_id=0)
     stage.pause(stage.patience_s / 4)
@@ -156,7 +195,7 @@ def error_rate(stage: Stage) -> None:
         peer.send("session.goodbye", to=APPLICATION, reason="to nobody")
     stage.pause(stage.patience_s / 4)
     told = sum(message.get("code") == "NO_ROUTE" for _, _, message in peer.inbox)
-    most = ERROR_RATE_PER_S * (time.monotonic() - began_s + TURN_S)
+    most = spec.bounds()["error rate"] * (time.monotonic() - began_s + TURN_S)
     if not 0 < told <= most:
         raise Failed(f"expected 1 to {most:.0f} errors; came: {told}")
 

@@ -57,7 +57,7 @@ judged(
 judged(
     section,
     "CORE-3.1-03",
-    "Types in tables mean:",
+    "Every field of a message holds a value of the type that its table gives, within its bounds.",
     ON_THE_WIRE,
     "Everything that the target sent had fields of the right types, within their bounds.",
 )
@@ -300,7 +300,7 @@ def errors_unanswered(stage: Stage) -> None:
     application.send("session.error", request_id=6, code="OTHER", text="", rule="", peer="")
     application.greet()
     application.send("session.error", request_id=7, code="OTHER", text="", rule="", peer="")
-    application.never("session.error", during_s=stage.patience_s / 8)
+    application.never("session.error", during_s=stage.patience_s / 12)
 
 
 @section.must("CORE-3.5-07", "The refusal of a reply carries 0", ON_THE_WIRE)
@@ -320,7 +320,7 @@ def idle_reply(stage: Stage) -> None:
     application = stage.application
     application.greet()
     application.send("session.ack", request_id=999_999)
-    application.never("session.error", during_s=stage.patience_s / 8)
+    application.never("session.error", during_s=stage.patience_s / 12)
 
 
 judged(

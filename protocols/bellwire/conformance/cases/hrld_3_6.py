@@ -57,10 +57,10 @@ def opened_next(stage: Stage) -> tuple[Message, Message]:
 )
 def unsure(stage: Stage) -> None:
     """A primary that is not sure of the time opens no window; the request's end says who was unsure."""
-    create_id = created(stage, max_time_ns=round(stage.patience_s * 1e9))
+    create_id = created(stage, max_time_ns=round(stage.patience_s * 0.6e9))
     far = stage.party(FAR)
     added = far.expect("link.add", create_id=create_id)
-    jumped(stage, widen_ns=2 * stage.guard_ns, by_ns=-round(stage.patience_s * 0.5e9))
+    jumped(stage, widen_ns=2 * stage.guard_ns, by_ns=-round(stage.patience_s * 0.2e9))
     far.reply(added, "link.accept")
     told = stage.application.expect("link.err", within_s=3 * stage.patience_s, create_id=create_id, code="TIMEOUT")
     if far.maybe("herald.open", within_s=0.0) is not None or stage.target not in told["text"]:

@@ -216,7 +216,7 @@ def no_application(stage: Stage) -> None:
     stage.application.greet()
     link.herald()
     link.confirm()
-    stage.application.never("link.ok", during_s=stage.patience_s / 8)
+    stage.application.never("link.ok", during_s=stage.patience_s / 12)
 
 
 @section.must("LINK-2.3-06", "for type M it measures its half at once (§4.6) and sends `link.measured`", NODE)
@@ -236,10 +236,11 @@ def measured_at_secondary(stage: Stage) -> None:
     accept(link.add(request_type="M", local={"bases": ["y"]}, remote={"bases": ["x"]}))
     link.primary.ask("herald.open", **link.window())
     link.report()
-    link.confirm()
+    soon_ms = stage.times.pair_lifetime_ms / 3
+    link.confirm(expires_ns=stage.network_ns() + round(soon_ms * 1e6))
     wanted: Message = {"pair_id": link.pair_id, "basis": "x", "outcome": 0, "originator": False, "sequence_number": 41}
     told(stage, link.create_id, wanted)
-    stage.application.never("link.expire", "link.ok", during_s=stage.seconds(stage.times.pair_lifetime_ms) * 1.2)
+    stage.application.never("link.expire", "link.ok", during_s=stage.seconds(soon_ms) * 1.2)
 
 
 def told(stage: Stage, create_id: str, wanted: Message) -> None:
@@ -304,7 +305,7 @@ def application_lost(stage: Stage) -> None:
     ready(stage, at_far, at_station)
     stage.application.leave()
     stage.party(FAR).expect("herald.close", window_id=at_far["window_id"])
-    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 8, create_id=create_id)
+    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 12, create_id=create_id)
 
 
 @section.must("LINK-2.4-06", "Pairs whose OK was sent stay with the application", NODE)
@@ -315,7 +316,7 @@ def pairs_stay(stage: Stage) -> None:
     application = stage.application
     application.reply(application.expect("link.ok", create_id=create_id), "session.ack")
     application.reply(application.expect("link.err", create_id=create_id), "session.ack")
-    application.never("link.expire", during_s=stage.patience_s / 8)
+    application.never("link.expire", during_s=stage.patience_s / 12)
 
 
 @section.must("LINK-5-01", "a `link_id` that the receiver does not have, with `UNKNOWN_ID`", NODE)
@@ -385,4 +386,4 @@ def counted(stage: Stage) -> None:
             ready(stage, *window)
             reported(stage, window[0]["window_id"])
             claim = stage.party(FAR).expect("pair.confirm", create_id=create_id)
-    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 8, create_id=create_id)
+    stage.party(FAR).never("herald.open", during_s=stage.patience_s / 12, create_id=create_id)

@@ -173,7 +173,7 @@ def restarted(stage: Stage) -> None:
 def silent(stage: Stage) -> None:
     """When the other end is merely silent its pairs are kept until they expire."""
     link = Link(stage)
-    expires_ns = stage.network_ns() + round(1e6 * (stage.times.liveness_ms * 2 + stage.times.heartbeat_ms * 4))
+    expires_ns = stage.network_ns() + round(1e6 * (stage.times.liveness_ms * 1.5 + stage.times.heartbeat_ms * 2))
     link.pair(expires_ns=expires_ns)
     link.primary.beats = link.primary.greets = False
     left_s = (expires_ns - stage.network_ns()) / 1e9
@@ -201,10 +201,11 @@ def releases(stage: Stage) -> None:
 def expires(stage: Stage) -> None:
     """A pair ends at its time: not before, the application is told, the other end is not, and the qubit is free."""
     link = Link(stage)
-    link.pair()
+    expires_ns = stage.network_ns() + round(stage.times.pair_lifetime_ms * 1e6 / 2)
+    link.pair(expires_ns=expires_ns)
     told = stage.application.expect("link.expire", create_id=link.create_id)
-    if stage.network_ns() < link.expires_ns - SECOND_NS // 10:
-        raise Failed(f"the pair expired before {link.expires_ns}: {brief(told)}")
+    if stage.network_ns() < expires_ns - SECOND_NS // 10:
+        raise Failed(f"the pair expired before {expires_ns}: {brief(told)}")
     if link.primary.maybe("pair.release", within_s=stage.patience_s / 10, pair_id=link.pair_id) is not None:
         raise Failed("the other end was told of a pair that had expired")
     link.window_id = link.new_window()

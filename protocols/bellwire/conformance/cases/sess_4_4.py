@@ -169,6 +169,6 @@ def owed(stage: Stage) -> None:
     for _ in range(2):
         link.primary.put(waiting)
     first = link.primary.answer_to(waiting)
-    again = link.primary.maybe(within_s=stage.patience_s / 8, fresh=False, request_id=waiting["request_id"])
+    again = link.primary.maybe(within_s=stage.patience_s / 12, fresh=False, request_id=waiting["request_id"])
     if first["type"] != "herald.ready" or again is not None:
         raise Failed(f"expected one herald.ready; came: {brief(first)}{'; ' + brief(again) if again else ''}")

@@ -38,7 +38,7 @@ def anything_counts(stage: Stage) -> None:
     application = stage.application
     application.greet()
     application.beats = False
-    for _ in range(8):
+    for _ in range(6):  # Longer than `liveness` and `heartbeat`.
         stage.pause(stage.seconds(stage.times.liveness_ms) / 4)
         application.send("session.ack", request_id=10**6)
     ping(application)

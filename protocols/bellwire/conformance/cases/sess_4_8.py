@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from bellwire.conformance.cases.sess_4_7 import introduce, revoke
 from bellwire.conformance.catalogue import ENDS, Failed, Section
 from bellwire.conformance.party import Party
+from bellwire.conformance.paths import fence, introduce
 from bellwire.conformance.stage import Stage
 from bellwire.conformance.target import BROKER, OTHER
 from bellwire.conformance.wire import brief
@@ -21,11 +19,6 @@ def stranger(stage: Stage) -> Party:
     return other
 
 
-def fence(party: Party, part: str, number: int, **fields: Any) -> None:
-    """Send a fence by way of the broker."""
-    party.send("session.fence", part=part, number=number, **fields)
-
-
 @section.must("SESS-4.8-01", "The receiver of a *begin* or *break* answers with `session.fenced`", ENDS)
 def answered(stage: Stage) -> None:
     """A break and a begin are answered with their numbers, an end is not."""
@@ -35,8 +28,7 @@ def answered(stage: Stage) -> None:
     fence(other, "end", 2)
     fence(other, "begin", 2)
     other.expect("session.fenced", number=2)
-    other.never("session.fenced", fresh=False, during_s=stage.patience_s / 8)
-    revoke(other)
+    other.never("session.fenced", fresh=False, during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.8-02", "Fences and their answers belong to no session.", ENDS)
@@ -46,8 +38,7 @@ def no_session(stage: Stage) -> None:
     fence(other, "break", 1)
     other.expect("session.fenced", number=1)
     other.send("session.fenced", number=77)
-    other.never("session.error", during_s=stage.patience_s / 8)
-    revoke(other)
+    other.never("session.error", during_s=stage.patience_s / 12)
 
 
 @section.must(
@@ -60,9 +51,8 @@ def stale(stage: Stage) -> None:
     other = stranger(stage)
     fence(other, "break", 1, epoch=other.epoch - 1)
     fence(other, "break", 2, peer_epoch=stage.target_epoch - 1)
-    other.never("session.fenced", during_s=stage.patience_s / 8)
+    other.never("session.fenced", during_s=stage.patience_s / 12)
     other.greet()
-    revoke(other)
 
 
 @section.must("SESS-4.8-04", "the sender repeats the fence on its path every `retry`, as it would a hello", ENDS)
@@ -73,7 +63,6 @@ def repeated(stage: Stage) -> None:
         fence(other, "break", 1)
         other.expect("session.fenced", fresh=False, number=1)
     other.greet()
-    revoke(other)
 
 
 @section.must("SESS-4.8-05", "holds those of later ones", ENDS)
@@ -85,7 +74,6 @@ def held(stage: Stage) -> None:
     other.expect("session.fenced", number=1)
     other.never("session.welcome", during_s=stage.seconds(stage.times.liveness_ms) / 6)
     other.expect("session.welcome", request_id=hello["request_id"])
-    revoke(other)
 
 
 @section.must("SESS-4.8-06", "hand on what is held up to the stretch that the fence names", ENDS)
@@ -100,7 +88,6 @@ def ended(stage: Stage) -> None:
     fence(other, "break", 2)
     hello = other.hello()
     other.expect("session.welcome", request_id=hello["request_id"], within_s=within_s)
-    revoke(other)
 
 
 @section.must(
@@ -114,7 +101,6 @@ def octets(stage: Stage) -> None:
     other = stranger(stage)
     fence(other, "break", 1)
     other.expect("session.fenced", number=1)
-    revoke(other)
     broken = stage.watch.broken.get("SESS-4.8-08")
     if broken:
         raise Failed(f"{len(broken)} times, such as: {broken[0]}")

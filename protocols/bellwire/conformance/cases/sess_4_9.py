@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 from bellwire.conformance import spec
-from bellwire.conformance.cases.core_2 import greeted
-from bellwire.conformance.catalogue import BROKER, Failed, Section
+from bellwire.conformance.cases.core_2 import clients, greeted
+from bellwire.conformance.catalogue import BROKER, Failed, Section, Skipped
 from bellwire.conformance.party import Party
 from bellwire.conformance.stage import Stage
-from bellwire.conformance.target import APPLICATION, PEER
+from bellwire.conformance.target import APPLICATION, CROWD, PEER
 from bellwire.conformance.wire import brief
 
 section = Section()
@@ -44,7 +46,7 @@ def notices(stage: Stage) -> None:
     for text in ("for one", "for both"):
         application.expect("event.notice", topic=TOPIC, about="door/1", text=text)
     peer.expect("event.notice", topic=TOPIC, text="for both")
-    peer.never("event.notice", during_s=stage.patience_s / 8)
+    peer.never("event.notice", during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.9-02", "`publisher` is the publisher's name as authenticated.", BROKER)
@@ -86,7 +88,7 @@ def ends(stage: Stage) -> None:
     later.greet()
     publish(peer)
     for party in (application, later):
-        party.never("event.notice", during_s=stage.patience_s / 8)
+        party.never("event.notice", during_s=stage.patience_s / 12)
 
 
 @section.must("SESS-4.9-05", "A notice is sent once and not repeated.", BROKER)
@@ -100,6 +102,38 @@ def once(stage: Stage) -> None:
     application.never("event.notice", fresh=False, during_s=stage.seconds(stage.times.retry_limit_ms) * 2)
 
 
+@section.must(
+    "SESS-4.9-06",
+    "further ones are refused with `LIMIT` if all notices of that publisher would then be more than `MAX_NOTICES_PER_S`",
+    BROKER,
+)
+def too_many_notices(stage: Stage) -> None:
+    """Whoever publishes to a crowd is refused with LIMIT beyond the notices of a second, and heard again in the next one."""
+    peer, *crowd = greeted(stage, PEER, *CROWD)
+    for party in crowd:
+        acked(party, "event.subscribe")
+        clients(stage).deafen(party.name)
+    most = spec.limits()["MAX_NOTICES_PER_S"] // len(CROWD)
+    began_s = time.monotonic()
+    for number in range(1, 2 * most + 1 + most // 2):
+        peer.send("event.publish", topic=TOPIC, about="", text="")
+        stage.pace(number)
+    answers = [peer.expect("session.ack", "session.error") for _ in range(number)]
+    took_s = time.monotonic() - began_s
+    taken = sum(answer["type"] == "session.ack" for answer in answers)
+    codes = {answer["code"] for answer in answers if answer["type"] == "session.error"}
+    seconds = math.floor(took_s) + 2  # So many of the target's seconds may have been touched.
+    if taken > seconds * most or codes - {"LIMIT"}:
+        raise Failed(
+            f"expected at most {seconds * most} events to a crowd of {len(CROWD)} in {took_s:.2f} s, and LIMIT;"
+            f" came: {taken}, and {sorted(codes)}"
+        )
+    if not codes:
+        raise Skipped(f"the target takes {took_s:.1f} s for {taken * len(CROWD)} notices: too slow to reach the bound")
+    stage.pause(1.0)
+    publish(peer)
+
+
 @section.must("SESS-5.13-01", "To subscribe twice is as once.", BROKER)
 def subscribed_twice(stage: Stage) -> None:
     """Subscribed twice, a participant gets one notice; and none once it has unsubscribed."""
@@ -108,10 +142,10 @@ def subscribed_twice(stage: Stage) -> None:
         acked(application, "event.subscribe")
     publish(application)
     application.expect("event.notice", number=1)
-    application.never("event.notice", during_s=stage.patience_s / 8)
+    application.never("event.notice", during_s=stage.patience_s / 12)
     acked(application, "event.unsubscribe")
     publish(application)
-    application.never("event.notice", during_s=stage.patience_s / 8)
+    application.never("event.notice", during_s=stage.patience_s / 12)
 
 
 @section.must("CORE-3.4-02", "topics that one participant hears (`LIMIT`)", BROKER)

@@ -5,7 +5,7 @@ import { Link } from "./link.js";
 import { Node } from "./model.js";
 import { Half } from "./pairs.js";
 import { Operand, Programs } from "./programs.js";
-import { Answer, Loss } from "./session.js";
+import { Answer, Loss } from "./peer.js";
 import { Code, Fields, Message } from "./wire.js";
 
 const MAX_GATES = 1024;

@@ -1,10 +1,11 @@
 // The link layer at one end: requests and windows of attempts (2 §2, §3).
+import { TOLERANCE, bestFidelity, fidelityAt, ratioFor } from "./bright.js";
 import { Timer } from "./driver.js";
 import { Completion, Instruction } from "./hardware.js";
 import { LinkSettings, Node, Request } from "./model.js";
 import { Origin, Pairs } from "./pairs.js";
 import { fits } from "./readout.js";
-import { Answer, Loss } from "./session.js";
+import { Answer, Loss } from "./peer.js";
 import { Code, Fields, Message } from "./wire.js";
 
 const MAX_LINK_REQUESTS = 256;
@@ -41,7 +42,9 @@ interface Waiting {
 /** The schemes that this agent knows, with the Bell states that they herald (2 §3.4). */
 export const SCHEMES: Record<string, readonly string[]> = {
   "double-click": ["psi+", "psi-"],
+  "single-click": ["psi+", "psi-"],
   "time-bin": ["psi+", "psi-"],
+  direct: ["psi+", "psi-"],
   any: ["phi+", "phi-", "psi+", "psi-"],
 };
 
@@ -77,21 +80,39 @@ export class Link implements Origin {
 
   /** Why a request cannot be taken, by this end's own clock, settings and qubits (2 §2.1). */
   refusal(wanted: Fields, leftNs: bigint): [Code, string] | undefined {
-    const { goodness, guard, pairTime } = this.settings;
+    const { bright, goodness, guard } = this.settings;
+    const best = bright ? bestFidelity(bright) : goodness;
     const qubits = this.node.hardware.count("communication");
     const unsure = this.node.clock.unsure(guard);
     if (unsure) return ["UNSYNCED", unsure];
-    if (wanted.min_fidelity > goodness) return ["UNSUPP", `the link's goodness is ${goodness}`];
+    if (wanted.min_fidelity > best) return ["UNSUPP", `${best} is the best that the link gives`];
     if (!fits(wanted.local) || !fits(wanted.remote)) return ["UNSUPP", "the fields of a readout do not fit together"];
     if (wanted.atomic && wanted.request_type === "M") return ["UNSUPP", "type M keeps no pairs that could be there together"];
     if (wanted.atomic && this.node.hardware.connected && wanted.number > qubits)
       return ["UNSUPP", `there are ${qubits} communication qubits`];
     if (leftNs <= 0n) return ["NOTIME", "the deadline is past"];
-    if (qubits > 0 && BigInt(Math.ceil(wanted.number / qubits)) * pairTime > leftNs)
+    if (qubits > 0 && Math.ceil(wanted.number / qubits) * this.pairTime(wanted.min_fidelity) > leftNs)
       return ["NOTIME", "the pairs take longer on average"];
     if (this.requests.size >= MAX_LINK_REQUESTS) return ["NORES", `${MAX_LINK_REQUESTS} requests are in the queue`];
     if (!this.node.hardware.connected) return ["BACKEND", "the hardware is not connected"];
     return undefined;
+  }
+
+  /** The bright ratio for a fidelity, or for none; null for a scheme without. */
+  private ratio(fidelity: number): number | null {
+    const { bright, goodness } = this.settings;
+    return bright ? ratioFor(bright, fidelity || goodness) : null;
+  }
+
+  /** The mean time until a window heralds a pair of a fidelity, in nanoseconds. */
+  private pairTime(fidelity: number): number {
+    return (Number(this.settings.pairTime) * (this.ratio(0) ?? 1)) / (this.ratio(fidelity) ?? 1);
+  }
+
+  /** What is expected of a pair of which a fidelity was asked (2 §4.7). */
+  goodness(fidelity: number): number {
+    const { bright, goodness } = this.settings;
+    return bright ? fidelityAt(bright, this.ratio(fidelity) as number) : goodness;
   }
 
   /** Take a request here and offer it to the other end (2 §2.2). */
@@ -225,7 +246,8 @@ export class Link implements Origin {
     request.begun = true;
     request.underWay += 1;
     const start = driver.networkNow + settings.lead;
-    this.arm(window, settings.lead, settings.attempts, settings.windowTimeout);
+    const bright = this.ratio(request.wanted.min_fidelity);
+    this.arm(window, settings.lead, settings.attempts, settings.windowTimeout, bright);
     const fields = {
       link_id: this.id,
       window_id: window.id,
@@ -234,9 +256,9 @@ export class Link implements Origin {
       start_ns: start,
       attempts: settings.attempts,
       timeout_ns: settings.windowTimeout,
-      bright_ratio: null,
+      bright_ratio: bright,
     };
-    for (const party of [settings.peer, settings.station]) {
+    for (const party of new Set([settings.peer, settings.station])) {
       endpoint.ask(party, "herald.open", fields, driver.now + settings.windowTimeout, (reply) => {
         if (reply.type === "session.error") this.notOpened(window, party, reply);
       });
@@ -274,8 +296,11 @@ export class Link implements Origin {
     const { window_id: id } = message;
     if (this.windows.has(id) || this.tombs.has(id) || this.waiting.some((each) => each.message.window_id === id))
       return no("PROTOCOL", "the window is open, or was");
-    if (message.scheme !== settings.scheme || message.bright_ratio !== null)
+    const { bright_ratio: ratio } = message;
+    if (message.scheme !== settings.scheme || (ratio === null) !== (settings.bright === undefined))
       return no("UNSUPP", `the link's scheme is ${settings.scheme}`);
+    if (settings.bright && fidelityAt(settings.bright, ratio) < request.wanted.min_fidelity - TOLERANCE)
+      return no("UNSUPP", `bright ratio ${ratio} gives less than ${request.wanted.min_fidelity}`);
     if (this.waiting.length >= MAX_LINK_REQUESTS) return no("NORES", `${MAX_LINK_REQUESTS} windows wait for a qubit`);
     const timer = this.node.driver.at(this.node.driver.now + message.timeout_ns, () =>
       this.dismiss(each, "NORES", "no qubit was free in time"),
@@ -291,7 +316,7 @@ export class Link implements Origin {
     const window = new Window(message.window_id, request, qubit);
     request.underWay += 1;
     const wait = message.start_ns - this.node.driver.networkNow;
-    this.arm(window, wait > 0n ? wait : 0n, Number(message.attempts), message.timeout_ns);
+    this.arm(window, wait > 0n ? wait : 0n, Number(message.attempts), message.timeout_ns, message.bright_ratio);
     answer.ok("herald.ready");
   }
 
@@ -312,7 +337,7 @@ export class Link implements Origin {
 
   // The window machine (2 §3.2).
 
-  private arm(window: Window, wait: bigint, attempts: number, timeout: bigint): void {
+  private arm(window: Window, wait: bigint, attempts: number, timeout: bigint, bright: number | null): void {
     this.windows.set(window.id, window);
     const { driver, hardware } = this.node;
     window.timer = driver.at(driver.now + timeout + this.settings.reportTimeout, () => this.abort(window, "no report came"));
@@ -324,7 +349,7 @@ export class Link implements Origin {
       start_in_ns: wait,
       attempts: BigInt(attempts),
       timeout_ns: timeout,
-      bright_ratio: null,
+      bright_ratio: bright,
     };
     hardware.submit([arm], (completions) => this.counted(window, completions));
   }
@@ -396,7 +421,7 @@ export class Link implements Origin {
     if (trouble || window.given) this.pause(window.pause || this.settings.backoff);
     if (window.given === undefined) return;
     const fields = { link_id: this.id, window_id: window.id, reason: window.given };
-    for (const party of [peer, station]) endpoint.ask(party, "herald.close", fields, driver.now + windowTimeout, () => {});
+    for (const party of new Set([peer, station])) endpoint.ask(party, "herald.close", fields, driver.now + windowTimeout, () => {});
   }
 
   private over(window: Window): void {

@@ -10,7 +10,8 @@ import { Backend, Hardware, ScriptedBackend, WorldBackend } from "./hardware.js"
 import { Link, SCHEMES } from "./link.js";
 import { LinkSettings, Node } from "./model.js";
 import { Programs } from "./programs.js";
-import { Answer, Endpoint, Times } from "./session.js";
+import { Answer } from "./peer.js";
+import { Endpoint, Times } from "./session.js";
 import { Fields, Message } from "./wire.js";
 
 const BROKER = "broker";
@@ -72,10 +73,14 @@ class Connection {
   }
 }
 
-function linkSettings(linkId: string, table: Fields): LinkSettings {
+function linkSettings(own: string, linkId: string, table: Fields): LinkSettings {
   if (!Object.hasOwn(SCHEMES, table.scheme))
     throw new Error(`links.${linkId}: this agent does not know scheme ${table.scheme}`);
-  for (const unknown of ["bright_states", "shared_detectors", "test_every"])
+  if (table.station === own) throw new Error(`links.${linkId}: this agent is no receiver of ${table.scheme}`);
+  const bright = table.bright_states?.length ? table.bright_states : undefined;
+  if ((table.scheme === "single-click") !== (bright !== undefined))
+    throw new Error(`links.${linkId}: ${table.scheme} and bright_states do not fit`);
+  for (const unknown of ["shared_detectors", "test_every"])
     if (table[unknown] && table[unknown].length !== 0) throw new Error(`links.${linkId}: this agent does not know ${unknown}`);
   return {
     linkId,
@@ -85,6 +90,7 @@ function linkSettings(linkId: string, table: Fields): LinkSettings {
     scheme: table.scheme,
     attempts: table.attempts ?? 1,
     goodness: table.goodness ?? 1,
+    bright,
     pairTime: ns(table.pair_time_ms ?? 0),
     windowTimeout: ns(table.window_timeout_ms ?? 2000),
     reportTimeout: ns(table.report_timeout_ms ?? 500),
@@ -95,7 +101,7 @@ function linkSettings(linkId: string, table: Fields): LinkSettings {
   };
 }
 
-/** Who may send what (2 §5), and to whom it goes. */
+/** Who may send what (1 §2.6, 2 §5), and to whom it goes. */
 function serve(node: Node, links: Map<string, Link>, programs: Programs, gates: Gates): void {
   const { endpoint } = node;
   const ofLink = (
@@ -111,7 +117,15 @@ function serve(node: Node, links: Map<string, Link>, programs: Programs, gates: 
       if (!may) return answer.refuse("DENIED", `${type} is not taken from ${peer}`, "2 §5");
       act(link, message, answer);
     });
-  ofLink("link.add", "peer", (link, message, answer) => link.add(message, answer));
+  /** Whether an application, or a neighbour for the sake of one, is refused. */
+  const denied = (application: string, answer: Answer): boolean => {
+    const may = application === "" || node.mayUse(application);
+    if (!may) answer.refuse("DENIED", `${application} may not use ${node.name}`, "1 §2.6");
+    return !may;
+  };
+  const ofApplication = (type: string, act: (peer: string, message: Message, answer: Answer) => void) =>
+    endpoint.serve(type, (peer, message, answer) => denied(peer, answer) || act(peer, message, answer));
+  ofLink("link.add", "peer", (link, message, answer) => denied(message.application, answer) || link.add(message, answer));
   ofLink("herald.open", "primary", (link, message, answer) => link.follow(message, answer));
   ofLink("herald.close", "peer", (link, message, answer) => link.close(message, answer));
   ofLink("herald.wait", "station", (_link, _message, answer) => answer.ok("session.ack"));
@@ -122,7 +136,7 @@ function serve(node: Node, links: Map<string, Link>, programs: Programs, gates: 
   ofLink("pair.confirm", "primary", (link, message, answer) => link.pairs.confirming(message, answer));
   ofLink("pair.release", "peer", (link, message, answer) => link.pairs.released(message, answer));
   ofLink("pair.outcome", "primary", (link, message, answer) => link.pairs.outcome(message, answer));
-  endpoint.serve("link.create", (peer, message, answer) => {
+  ofApplication("link.create", (peer, message, answer) => {
     const link = [...links.values()].find((each) => each.settings.peer === message.peer);
     if (!link) return answer.refuse("UNSUPP", `there is no link to ${message.peer}`, "2 §2.1");
     const no = link.refusal(message, message.max_time_ns);
@@ -140,9 +154,12 @@ function serve(node: Node, links: Map<string, Link>, programs: Programs, gates: 
     const request = link.create(wanted, node.driver.networkNow + max_time_ns, peer);
     answer.ok("link.created", { create_id: request.id });
   });
-  endpoint.serve("program.run", (peer, message, answer) => programs.run(peer, message, answer));
-  endpoint.serve("gate.request", (peer, message, answer) => gates.request(peer, message, answer));
-  endpoint.serve("gate.open", (peer, message, answer) => gates.opened(peer, message, answer));
+  ofApplication("program.run", (peer, message, answer) => programs.run(peer, message, answer));
+  ofApplication("gate.request", (peer, message, answer) => gates.request(peer, message, answer));
+  endpoint.serve(
+    "gate.open",
+    (peer, message, answer) => denied(message.application, answer) || gates.opened(peer, message, answer),
+  );
   endpoint.serve("gate.outcome", (peer, message, answer) => gates.outcome(peer, message, answer));
 }
 
@@ -191,9 +208,10 @@ function main(settings: Fields, untilEof: boolean): void {
     hardware,
     retry: times.retry,
     applicationTimeout: ns(settings.times.application_timeout_ms ?? 2000),
+    mayUse: (application) => settings.applications?.includes(application) ?? true,
   };
   const links = new Map(
-    Object.entries(settings.links as Fields).map(([id, table]) => [id, new Link(node, linkSettings(id, table))]),
+    Object.entries(settings.links as Fields).map(([id, table]) => [id, new Link(node, linkSettings(node.name, id, table))]),
   );
   const programs = new Programs(node, links);
   const gates = new Gates(node, links, programs);

@@ -1,4 +1,5 @@
 // What the parts of a node share: its settings, and what its links are asked for (2 §1.2, §2).
+import { BrightStates } from "./bright.js";
 import { Clock } from "./clock.js";
 import { Driver, Timer } from "./driver.js";
 import { Hardware } from "./hardware.js";
@@ -14,6 +15,8 @@ export interface LinkSettings {
   scheme: string;
   attempts: number;
   goodness: number;
+  /** Of schemes that have them. */
+  bright?: BrightStates;
   pairTime: bigint;
   windowTimeout: bigint;
   reportTimeout: bigint;
@@ -22,13 +25,6 @@ export interface LinkSettings {
   guard: bigint;
   lead: bigint;
 }
-
-/** The schemes that this agent knows, with the Bell states that they herald (2 §3.4). */
-export const SCHEMES: Record<string, readonly string[]> = {
-  "double-click": ["psi+", "psi-"],
-  "time-bin": ["psi+", "psi-"],
-  any: ["phi+", "phi-", "psi+", "psi-"],
-};
 
 export interface Node {
   name: string;
@@ -39,6 +35,8 @@ export interface Node {
   hardware: Hardware;
   applicationTimeout: bigint;
   retry: bigint;
+  /** Whether an application may use this node, or a neighbour for its sake (1 §2.6). */
+  mayUse(application: string): boolean;
 }
 
 /** A request in the queue of a link, at either end. */

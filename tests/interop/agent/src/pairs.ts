@@ -3,7 +3,7 @@ import { Timer } from "./driver.js";
 import { worked } from "./hardware.js";
 import { LinkSettings, Node, Request } from "./model.js";
 import { draw, turned } from "./readout.js";
-import { Answer, Loss } from "./session.js";
+import { Answer, Loss } from "./peer.js";
 import { Code, Fields, Message } from "./wire.js";
 
 const UNSETTLED: readonly Code[] = ["TIMEOUT", "PEER_LOST", "LIMIT", "EXPIRE"];
@@ -54,6 +54,7 @@ export interface Origin {
   /** Wait for the end of a pair's window; false if it is over, or never was. */
   whenOver(windowId: string, act: () => void): boolean;
   done(request: Request): void;
+  goodness(minFidelity: number): number;
   tell(application: string, type: string, fields: Fields, answered?: (reply: Message) => void): void;
 }
 
@@ -162,7 +163,7 @@ export class Pairs {
       peer: this.settings.peer,
       originator: request.originator,
       bell_state: half.bell,
-      goodness: this.settings.goodness,
+      goodness: this.origin.goodness(request.wanted.min_fidelity),
       time_of_goodness_ns: half.heralded,
       confirmed_ns: half.confirmed,
     };

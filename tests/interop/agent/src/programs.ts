@@ -3,7 +3,7 @@ import { Instruction, worked } from "./hardware.js";
 import { Link } from "./link.js";
 import { Node } from "./model.js";
 import { Half } from "./pairs.js";
-import { Answer } from "./session.js";
+import { Answer } from "./peer.js";
 import { Code, Fields, Message } from "./wire.js";
 
 const MAX_QUBITS_PER_APPLICATION = 256;

@@ -1,10 +1,9 @@
 // Sessions, requests and replies with everybody behind one connection (1 §4, §6).
 import { Role, forbidden } from "./access.js";
 import { Arrival } from "./arrival.js";
-import { Driver, Timer } from "./driver.js";
+import { Driver } from "./driver.js";
+import { Answer, Asked, Loss, MAX_ANSWERED_REQUESTS, Peer } from "./peer.js";
 import { Code, Fields, KINDS, Message, Refused, decode, encode } from "./wire.js";
-
-export type Loss = "restarted" | "left" | "silent";
 
 export interface Times {
   heartbeat: bigint;
@@ -15,64 +14,12 @@ export interface Times {
 
 const MAX_PEERS = 4096;
 const MAX_PENDING_REQUESTS = 8192;
-const MAX_ANSWERED_REQUESTS = 2048;
-const MAX_ANSWERED_BYTES = 4_194_304;
 const MAX_REPORTED_PEERS = 256;
 const VERSION = 1;
 
 /** Where the type of a fence stands, and how it begins (1 §4.8). */
 const TYPE_AT = 7;
 const FENCE = Buffer.from("session.fence");
-
-interface Asked {
-  id: bigint;
-  type: string;
-  fields: Fields;
-  cause: string;
-  data?: Uint8Array;
-  interval: bigint;
-  again?: Timer;
-  deadline?: Timer;
-  answered: (reply: Message, loss?: Loss) => void;
-}
-
-class Peer {
-  state: "DOWN" | "GREETING" | "UP" = "DOWN";
-  epoch = 0n;
-  role?: Role;
-  capabilities: string[] = [];
-  keep = false;
-  heard = 0n;
-  greeted = 0n;
-  sent = 0n;
-  hellos: bigint[] = [];
-  retry?: Timer;
-  reason = "";
-  asked = new Map<bigint, Asked>();
-  owed = new Set<bigint>();
-  answers = new Map<bigint, Uint8Array>();
-  answered = 0;
-  forgotten = 0n;
-
-  constructor(readonly name: string) {}
-}
-
-/** How a request is answered: once. */
-export class Answer {
-  private given = false;
-
-  constructor(private readonly give: (type: string, fields: Fields) => void) {}
-
-  ok(type: string, fields: Fields = {}): void {
-    if (this.given) return;
-    this.given = true;
-    this.give(type, fields);
-  }
-
-  refuse(code: Code, text: string, rule = ""): void {
-    this.ok("session.error", { code, text: text.slice(0, 1024), rule });
-  }
-}
 
 export type Server = (peer: string, message: Message, answer: Answer) => void;
 
@@ -263,10 +210,7 @@ export class Endpoint {
     if (epoch <= peer.epoch) return;
     const restarted = peer.epoch > 0n;
     peer.epoch = epoch;
-    peer.owed.clear();
-    peer.answers.clear();
-    peer.answered = 0;
-    peer.forgotten = 0n;
+    peer.forgetAll();
     if (!restarted) return;
     for (const asked of [...peer.asked.values()])
       if (asked.data) this.end(peer, asked, this.verdict("PEER_LOST", `${peer.name} restarted`), "restarted");
@@ -327,13 +271,12 @@ export class Endpoint {
   private wrong(name: string, role: Role): [Code, string] | undefined {
     const broker = this.peers.get(this.broker);
     const introduced = this.introduced.get(name);
-    if (name !== this.broker && !introduced && broker?.capabilities.includes("introductions")) {
-      this.disown(broker, `${name} was not introduced`);
-      return ["NO_SESSION", `${name} has not been introduced yet`];
-    }
     const known = introduced ?? this.roles.get(name);
-    if (known ? known === role : role !== "broker") return undefined;
-    return ["DENIED", `${name} says that its role is ${role}, but it is ${known ?? "another"}`];
+    if (known ? known !== role : role === "broker")
+      return ["DENIED", `${name} says that its role is ${role}, but it is ${known ?? "another"}`];
+    if (name === this.broker || introduced || !broker?.capabilities.includes("introductions")) return undefined;
+    this.disown(broker, `${name} was not introduced`);
+    return ["NO_SESSION", `${name} has not been introduced yet`];
   }
 
   private introduction(teller: string, { node, role, incarnation, epoch }: Message): void {
@@ -423,26 +366,16 @@ export class Endpoint {
     const server = this.servers.get(message.type);
     if (!server) return no("UNKNOWN_TYPE", `an agent does not serve ${message.type}`, "1 §3.5");
     if (peer.owed.size >= MAX_ANSWERED_REQUESTS) return no("LIMIT", `${MAX_ANSWERED_REQUESTS} requests are owed their answer`);
-    if (peer.owed.size + peer.answers.size >= MAX_ANSWERED_REQUESTS) this.forgetAnswer(peer);
+    if (peer.owed.size + peer.answers.size >= MAX_ANSWERED_REQUESTS) peer.forgetOldest();
     peer.owed.add(id);
     const epoch = peer.epoch;
     const answer = new Answer((type, fields) => {
       if (peer.epoch !== epoch) return; // Only the incarnation that asked is answered.
       const data = encode(this.message(peer, type, fields, id));
-      peer.owed.delete(id);
-      peer.answers.set(id, data);
-      peer.answered += data.length;
-      while (peer.answered > MAX_ANSWERED_BYTES) this.forgetAnswer(peer);
+      peer.remember(id, data);
       if (peer.state === "UP") this.transmitTo(peer, data);
     });
     server(peer.name, message, answer);
-  }
-
-  private forgetAnswer(peer: Peer): void {
-    const [[oldest, data]] = peer.answers;
-    peer.answers.delete(oldest);
-    peer.answered -= data.length;
-    if (oldest > peer.forgotten) peer.forgotten = oldest;
   }
 
   private reply(peer: Peer, message: Message): void {
