@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { Dealer } from "zeromq";
 import { Role } from "./access.js";
+import { BrightStates } from "./bright.js";
 import { Clock } from "./clock.js";
 import { Driver } from "./driver.js";
 import { Gates } from "./gates.js";
@@ -76,7 +77,8 @@ function linkSettings(own: string, linkId: string, table: Fields): LinkSettings 
   if (!Object.hasOwn(SCHEMES, table.scheme))
     throw new Error(`links.${linkId}: this agent does not know scheme ${table.scheme}`);
   if (table.station === own) throw new Error(`links.${linkId}: this agent is no receiver of ${table.scheme}`);
-  if ((table.scheme === "single-click") !== (table.bright_states !== undefined))
+  const bright: BrightStates | undefined = table.bright_states?.length ? table.bright_states : undefined;
+  if ((table.scheme === "single-click") !== (bright !== undefined))
     throw new Error(`links.${linkId}: ${table.scheme} and bright_states do not fit`);
   for (const unknown of ["shared_detectors", "test_every"])
     if (table[unknown] && table[unknown].length !== 0) throw new Error(`links.${linkId}: this agent does not know ${unknown}`);
@@ -88,7 +90,7 @@ function linkSettings(own: string, linkId: string, table: Fields): LinkSettings 
     scheme: table.scheme,
     attempts: table.attempts ?? 1,
     goodness: table.goodness ?? 1,
-    bright: table.bright_states,
+    bright,
     pairTime: ns(table.pair_time_ms ?? 0),
     windowTimeout: ns(table.window_timeout_ms ?? 2000),
     reportTimeout: ns(table.report_timeout_ms ?? 500),
