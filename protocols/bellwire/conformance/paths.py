@@ -55,10 +55,12 @@ def where(stage: Stage) -> str:
 
 def dial(party: Party) -> Line:
     """Connect a party to where the target listens. Raises `Failed` when it is not let in."""
-    line = hub(party.stage).dial(party.name, where(party.stage))
+    place = where(party.stage)
+    party.stage.broker.ask("time.status")  # What the broker has said before, who the party is, has arrived then.
+    line = hub(party.stage).dial(party.name, place)
     party.stage.lines.append(line)
     if party.stage.wait(lambda: line.stands or None) is None:
-        raise Failed(f"expected {party.name}, who was introduced, to be let in at {where(party.stage)}; it was not")
+        raise Failed(f"expected {party.name}, who was introduced, to be let in at {place}; it was not")
     return line
 
 

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { Dealer } from "zeromq";
 import { Role } from "./access.js";
+import { BrightStates } from "./bright.js";
 import { Clock } from "./clock.js";
 import { Driver } from "./driver.js";
 import { Gates } from "./gates.js";
