@@ -144,9 +144,8 @@ class Hub:
             socket.bind(self.bind)
         except zmq.ZMQError as error:
             await self.close()
-            raise TransportError(
-                f"{self.name} cannot listen on {self.bind}: {zmq.strerror(error.errno or 0)}"
-            ) from None
+            why = zmq.strerror(error.errno or 0)
+            raise TransportError(f"{self.name} cannot listen on {self.bind}: {why}") from None
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
         self._reader = Reader(socket, self._receive, self._after_portion)
         if not self._insecure:

@@ -78,7 +78,7 @@ function linkSettings(own: string, linkId: string, table: Fields): LinkSettings 
   if (!Object.hasOwn(SCHEMES, table.scheme))
     throw new Error(`links.${linkId}: this agent does not know scheme ${table.scheme}`);
   if (table.station === own) throw new Error(`links.${linkId}: this agent is no receiver of ${table.scheme}`);
-  const bright = table.bright_states?.length ? table.bright_states : undefined;
+  const bright: BrightStates | undefined = table.bright_states?.length ? table.bright_states : undefined;
   if ((table.scheme === "single-click") !== (bright !== undefined))
     throw new Error(`links.${linkId}: ${table.scheme} and bright_states do not fit`);
   for (const unknown of ["shared_detectors", "test_every"])
