@@ -172,6 +172,15 @@ class AgentConfig(NodeFile, frozen=True, kw_only=True):
     application_timeout_ms: Milliseconds = APPLICATION_TIMEOUT_MS
     applications: list[Text] | None = None
 
+    def __post_init__(self) -> None:
+        joined: dict[str, str] = {}
+        for name, link in self.links.items():
+            other = joined.setdefault(link.peer, name)
+            if other != name:
+                raise ConfigError(
+                    f"links {other} and {name} both lead to {link.peer}: a node has one to each neighbour"
+                )
+
 
 class StationLinkTable(Table, frozen=True, kw_only=True):
     """A table `[links.NAME]` of a station: the link's primary end and its other end."""

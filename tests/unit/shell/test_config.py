@@ -75,6 +75,11 @@ def test_time_table_becomes_settings_and_what_contradicts_itself_is_told() -> No
         ("[backend]", "backends = 1\n[backend]", "unknown key `backends`, did you mean `backend`?"),
         ("[links.alice-bob]", "[links]\nalice-bob = 1\n[other]", "links.alice-bob: expected a table"),
         ("[backend]", "[backend", "is not TOML:"),
+        (
+            "[links.alice-bob]",
+            '[links.dark]\npeer = "bob"\nprimary = true\nstation = "hub"\n[links.alice-bob]',
+            "links dark and alice-bob both lead to bob: a node has one to each neighbour",
+        ),
         ("[backend]", "[session]\nheartbeat_ms = 5000\n[backend]", "heartbeat_ns must be positive and less than"),
     ],
 )
