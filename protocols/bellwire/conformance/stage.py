@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from bellwire.conformance import spec
@@ -99,10 +99,12 @@ class Stage:
         """How many messages for itself a broker surely takes in one turn, half of what it may; 0 for any number."""
         return round(spec.bounds()["own rate"] * TURN_S / 2) if self.folder.role is Role.BROKER else 0
 
-    def pace(self, number: int) -> None:
-        """Let time pass after as many messages as a broker takes at once, `number` being that of the last one."""
-        if self.at_once and not number % self.at_once:
-            self.pause(TURN_S)
+    def paced(self, items: Iterable[T]) -> Iterator[T]:
+        """Give one item after the other, for each of which a message is sent: no faster than a broker takes them."""
+        for number, item in enumerate(items):
+            if self.at_once and not number % self.at_once:
+                self.pause(TURN_S)
+            yield item
 
     def seconds(self, milliseconds: float) -> float:
         """Seconds, as waits take them, of a time that a target is configured with."""

@@ -77,7 +77,7 @@ def test_time_table_becomes_settings_and_what_contradicts_itself_is_told() -> No
         ("[backend]", "[backend", "is not TOML:"),
         (
             "[links.alice-bob]",
-            '[links.dark]\npeer = "bob"\nprimary = true\nstation = "hub"\n[links.alice-bob]',
+            '[links.dark]\npeer = "bob"\nstation = "hub"\nprimary = true\n[links.alice-bob]',
             "links dark and alice-bob both lead to bob: a node has one to each neighbour",
         ),
         ("[backend]", "[session]\nheartbeat_ms = 5000\n[backend]", "heartbeat_ns must be positive and less than"),

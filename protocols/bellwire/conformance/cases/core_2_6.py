@@ -45,14 +45,13 @@ def refused(stage: Stage, code: str) -> None:
     """See that all of it is refused, requests with their own number."""
     for party in parties(stage):
         party.greet()
-    for number, (party, kind) in enumerate(refusals(stage, code), 1):
+    for party, kind in stage.paced(refusals(stage, code)):
         common = party.message(kind)
         common.setdefault("request_id", 0)
         sent = party.put(spec.example(kind) | common)
         answer = party.expect("session.error", fresh=False)
         if (answer["code"], answer["request_id"]) != (code, sent["request_id"]):
             raise Failed(f"expected {kind} of the role {party.role} to be refused with {code}; came: {brief(answer)}")
-        stage.pace(number)
 
 
 @section.must("CORE-2.6-01", "one that its sender may not send with `DENIED`", ON_THE_WIRE)

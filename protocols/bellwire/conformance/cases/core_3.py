@@ -152,8 +152,7 @@ def vectors(stage: Stage) -> None:
         for vector in spec.vectors()
         if vector.get("refuse") == "MALFORMED" and not vector["id"].startswith("session.error/")
     ]
-    for number, vector in enumerate(found, 1):
-        stage.pace(number)
+    for vector in stage.paced(found):
         stage.throw(application, bytes.fromhex(vector["hex"]), note=vector["id"])
         answer = application.expect("session.error", fresh=False)
         kind, _, _ = vector["id"].partition("/")

@@ -115,9 +115,9 @@ def too_many_notices(stage: Stage) -> None:
         clients(stage).deafen(party.name)
     most = spec.limits()["MAX_NOTICES_PER_S"] // len(CROWD)
     began_s = time.monotonic()
-    for number in range(1, 2 * most + 1 + most // 2):
+    number = 2 * most + most // 2
+    for _ in stage.paced(range(number)):
         peer.send("event.publish", topic=TOPIC, about="", text="")
-        stage.pace(number)
     answers = [peer.expect("session.ack", "session.error") for _ in range(number)]
     took_s = time.monotonic() - began_s
     taken = sum(answer["type"] == "session.ack" for answer in answers)
@@ -153,8 +153,7 @@ def too_many_topics(stage: Stage) -> None:
     """A participant that hears as many topics as it may is refused a further one with LIMIT, and no topic that it has."""
     [application] = greeted(stage, APPLICATION)
     most = spec.limits()["MAX_TOPICS_PER_PEER"]
-    for number in range(1, most + 1):
+    for number in stage.paced(range(1, most + 1)):
         acked(application, "event.subscribe", topic=f"kit.topic-{number}")
-        stage.pace(number)
     application.refused("LIMIT", "event.subscribe", topic="kit.one-too-many")
     acked(application, "event.subscribe", topic="kit.topic-1")
