@@ -177,7 +177,7 @@ class AgentConfig(NodeFile, frozen=True, kw_only=True):
         for name, link in self.links.items():
             other = joined.setdefault(link.peer, name)
             if other != name:
-                raise ValueError(f"links {other} and {name} both lead to {link.peer}: a node has one to each neighbour")
+                raise ConfigError(f"links {other} and {name} both lead to {link.peer}: a node has one for each")
 
 
 class StationLinkTable(Table, frozen=True, kw_only=True):

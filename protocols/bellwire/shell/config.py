@@ -164,11 +164,11 @@ def convert(raw: Mapping[str, Any], kind: type[S], file: str, key: str = "") -> 
         parts[name] = made
     try:
         head = msgspec.convert({**raw, **{name: {} for name in parts}}, kind, strict=True)
+        return msgspec.structs.replace(head, **parts) if parts else head
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), kind, file, key)) from None
     except ConfigError as error:
         raise ConfigError(f"{file}: {key + ': ' if key else ''}{error}") from None
-    return msgspec.structs.replace(head, **parts) if parts else head
 
 
 def _struct_of_dict(hint: Any) -> type[msgspec.Struct] | None:

@@ -78,7 +78,7 @@ def test_time_table_becomes_settings_and_what_contradicts_itself_is_told() -> No
         (
             "[links.alice-bob]",
             '[links.dark]\npeer = "bob"\nstation = "hub"\nprimary = true\n[links.alice-bob]',
-            "links dark and alice-bob both lead to bob: a node has one to each neighbour",
+            "links dark and alice-bob both lead to bob: a node has one for each",
         ),
         ("[backend]", "[session]\nheartbeat_ms = 5000\n[backend]", "heartbeat_ns must be positive and less than"),
     ],
