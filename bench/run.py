@@ -28,8 +28,8 @@ from rich.table import Table
 HERE = Path(__file__).parent
 
 FIRST_LIGHT = {"confirmed_pairs": 92.3, "teleported_cz_symmetric": 98.1, "teleported_cz_sequential": 84.4}
-"""What the first version that ran had in 1,000 ping-pongs of its run: medians of three to four runs on 4 cores, which were 46 to
-108 each, with all messages relayed. What is shown as `_first_lights` is good to a factor of two."""
+"""What the first version that ran, which relayed all messages, had in 1,000 ping-pongs of its run: medians of three to four runs
+on 4 cores, which were 46 to 108 each. What is shown as `_first_lights` is good to a factor of two."""
 
 
 def missing() -> list[str]:
@@ -129,7 +129,9 @@ def main() -> None:
     with console.status("two agents over an always-succeeding link"):
         gates = in_testbed(arguments.scale)
         results |= gates | ratios(gates, results["pingpong_p50_us"])
-        results |= {f"{key}_first_lights": results[f"{key}_per_1000_pingpongs"] / FIRST_LIGHT[key] for key in FIRST_LIGHT}
+        results |= {
+            f"{key}_first_lights": results[f"{key}_per_1000_pingpongs"] / FIRST_LIGHT[key] for key in FIRST_LIGHT
+        }
     with console.status("clocks, 50 ms and 50 ppm off"):
         offsets = clocks.measure(arguments.scale)
         results |= offsets | ratios(offsets, results["pingpong_p50_us"])
