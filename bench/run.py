@@ -28,7 +28,7 @@ from rich.table import Table
 HERE = Path(__file__).parent
 
 FIRST_LIGHT = {"confirmed_pairs": 92.3, "teleported_cz_symmetric": 98.1, "teleported_cz_sequential": 84.4}
-"""What the first version that ran, which relayed all messages, had in 1,000 ping-pongs of its run: medians of three to four runs
+"""What the first version that ran, which relayed all messages, had in 1,000 ping-pongs of its run: medians of 3 or 4 runs
 on 4 cores, which were 46 to 108 each. What is shown as `_first_lights` is good to a factor of two."""
 
 
