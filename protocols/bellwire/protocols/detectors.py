@@ -68,7 +68,10 @@ class Detectors:
         return ahead
 
     def leave(self, link_id: LinkId, window_id: WindowId) -> None:
-        """Take a window out of the queue."""
+        """Take a window out that was not begun: out of the queue, or out of its turn."""
+        if window_id in self._taken:
+            self.give_back(window_id)
+            return
         queue = self._queues[link_id]
         queue.remove(window_id)
         if not queue:

@@ -202,6 +202,7 @@ class LinkWindows:
         self._node.endpoint.fail(self._settings.peer, self._take_deferred(window_id).number, error)
 
     def _follow(self, message: HeraldOpen) -> None:
+        self._node.check_time(self._settings.guard_ns)  # the window may have waited, and the clock may have been lost
         late_ns = self._node.endpoint.network_time_ns() - message.start_ns
         if self._settings.lead_ns and late_ns > 0:
             raise RequestError(ErrorCode.NOTIME, f"the window began {late_ns} ns ago: the link needs a longer lead")

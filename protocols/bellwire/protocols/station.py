@@ -104,7 +104,13 @@ class Station:
         self._taking_turns = True
         while turns := self.detectors.take_turns():
             for turn in turns:
-                self.windows[turn.window_id].step(StationInput.TURN, turn.switch_ns)
+                window = self.windows[turn.window_id]
+                try:
+                    self._node.check_time(self._links[window.link_id].guard_ns)
+                except RequestError as error:  # the clock was lost while it waited
+                    window.step(StationInput.LATE, error)
+                else:
+                    window.step(StationInput.TURN, turn.switch_ns)
         self._taking_turns = False
 
     def _arm(self, window: StationWindow, switch_ns: int) -> None:

@@ -187,6 +187,19 @@ def test_window_closed_while_it_waits_for_a_qubit_is_answered_with_expire() -> N
     assert codes(closed) == [ErrorCode.EXPIRE]
 
 
+def test_window_that_waited_is_refused_when_the_clock_was_lost_meanwhile() -> None:
+    """4 §3.4: who arms has to be sure of the time then, not when the window was asked for."""
+    bob = Bob()
+    create_id, _ = bob.creates(number=2)
+    bob.says(ALICE, opening(create_id))
+    bob.says(ALICE, opening(create_id, WindowId("link-1-2")))
+    bob.brain.endpoint.clock.known = False
+    (armed,) = bob.brain.node.take_batches()
+    bob.brain.node.complete(armed.number, (WindowEnded(window_id=WINDOW, attempts=1),), bob.now_ns)
+    answers = bob.says(HUB, HeraldReport(link_id=LINK, window_id=WINDOW, attempt=0))
+    assert codes(answers) == [ErrorCode.UNSYNCED]
+
+
 def test_window_that_waits_is_followed_as_soon_as_a_qubit_is_free() -> None:
     bob = Bob()
     create_id, _ = bob.creates(number=2)
