@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import flooder
 import pytest
+import zmq
 from loopback import ALICE, BOB, QUICK, WAIT_S, Application, KeyRing
 
 from bellwire.broker.daemon import BrokerConfig, BrokerDaemon
@@ -210,6 +211,23 @@ async def test_flooding_client_is_cut_off_and_the_others_go_on(yard: Yard, recei
     while sender == "mallory":  # what was on its way still comes
         sender, data = await word(alice)
     assert (sender, data) == ("carol", b"word")
+
+
+@pytest.mark.parametrize("frames", [[b"alice"], [b"alice", b"much", b"more"], [bytes(300), b"nobody"]])
+async def test_client_that_floods_with_what_is_no_message_is_cut_off(
+    yard: Yard, keys: Keys, frames: list[bytes]
+) -> None:
+    host = await yard.host(limits=HubLimits(rate=RATE), clock=Clock())
+    mallory = yard.raw(host, keys.pair("mallory"))
+    hello = SessionHello(epoch=Epoch(1), request_id=1, versions=(1,), role=Role.AGENT, heartbeat_ns=10**9)
+    mallory.send_multipart([BROKER.encode(), CODEC.encode(hello)])
+    async with asyncio.timeout(WAIT_S):
+        while not host.hub.counters.floods:
+            for _ in range(200):
+                if not mallory.poll(0, zmq.POLLOUT):
+                    break
+                mallory.send_multipart(frames)
+            await asyncio.sleep(0)
 
 
 async def test_client_that_was_cut_off_is_let_in_again_after_a_while(yard: Yard, keys: Keys) -> None:

@@ -235,10 +235,7 @@ class Hub:
     # Incoming.
 
     def _receive(self, limit: int) -> int:
-        """Take up to `limit` messages, frame by frame: that costs a quarter of a `recv_multipart`.
-
-        The library takes one message of every connection in turn, so that none is held up by another one's many.
-        """
+        """Take up to `limit` messages, one of every connection in turn: by frames, a quarter of a `recv_multipart`'s time."""
         self._turn = self._clock() // TURN_NS
         recv = self._socket.recv
         bound = self.members.bound
@@ -274,7 +271,8 @@ class Hub:
         if target.more and not message.more:
             self._take(origin, target.bytes, message)
             return
-        self.counters.malformed += 1
+        sender = self.members.bound.get(origin)
+        self._spoilt(sender if sender is not None and self._is_from(sender, message) else None)
         while message.more:
             message = self._socket.recv(_NOW, copy=False)
 
@@ -283,11 +281,7 @@ class Hub:
         sender.odd = True
 
     def _recover(self, first: zmq.Frame) -> None:
-        """Find back to where a transmission begins, the first time that a client sent an odd one.
-
-        Either its two frames were all, and this is the first one of another transmission, or it has more. The two are told
-        apart by what comes then: it is taken if it is well-formed and from whom it says.
-        """
+        """Find back to where a transmission begins, the first time that a client sent an odd one: here, or after its rest."""
         frames = [first]
         while frames[-1].more:
             frames.append(self._socket.recv(_NOW, copy=False))
@@ -417,7 +411,7 @@ class Hub:
     def _miss(self, sender: Member, origin: bytes, target: bytes) -> None:
         """Somebody is not there."""
         if len(target) > MAX_NODE_ID_CHARS or not target.isascii():
-            self.counters.malformed += 1
+            self._spoilt(sender)
             return
         if self._relay:
             self._tell_code(sender, origin, NodeId(target.decode("ascii")), ErrorCode.NO_ROUTE)
@@ -454,6 +448,12 @@ class Hub:
             return
         error = SessionError(epoch=self._epoch, code=code, text=text, rule=rule, peer=peer)
         self._pass_on(address, self._name, self._codec.encode(error))
+
+    def _spoilt(self, sender: Member | None) -> None:
+        """A transmission is none. Nobody is told, but it counts as one that its sender would have been told of."""
+        self.counters.malformed += 1
+        if sender is not None and not sender.told.allows(self._turn):
+            self._stem(sender)
 
     def _stem(self, sender: Member) -> None:
         """End the connections of who floods the hub: messages that are dropped still take the time of all others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,7 +200,6 @@ def test_file_that_is_not_there_or_cannot_be_written_is_told(tmp_path: Path) -> 
         Recorder(tmp_path / "none" / "a.tags", HEADER)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has /dev/full")
 def test_recorder_on_a_full_disk_says_so() -> None:
     full = Path("/dev/full")
     recorder = Recorder.__new__(Recorder)
